@@ -1,0 +1,54 @@
+// What a graph becomes before a target prints it: kernels launched one after another over buffers, weights and states.
+import type { Dim, Graph, Type, Value, ValueOf } from './graph.js';
+import type { Kernel } from './tile.js';
+
+/** Memory that a launch writes and later ones read. Offsets are set by plan-memory; buffers whose lives do not meet share bytes. */
+export interface Buffer {
+  readonly name: string;
+  readonly type: Type;
+  /** Bytes from the start of the arena, a multiple of 64; -1 before plan-memory. */
+  readonly offset: number;
+  /** Bytes at the limits of the graph. */
+  readonly bytes: number;
+}
+
+/** What a kernel's parameter is bound to, in the order of Kernel.params. */
+export type Argument =
+  | { readonly kind: 'buffer'; readonly buffer: string }
+  | { readonly kind: 'weight'; readonly weight: ValueOf<'weight'> }
+  | { readonly kind: 'state'; readonly state: ValueOf<'state'> }
+  | { readonly kind: 'input'; readonly which: ValueOf<'input'>['attributes']['which'] }
+  /** A small constant table, such as rope frequencies; equal tables are stored once. */
+  | { readonly kind: 'table'; readonly name: string; readonly values: Float32Array };
+
+export interface Variant {
+  /** Taken where the rows of the call (tokens) are at most this; null is the last resort. Variants stand in rising order. */
+  readonly upTo: number | null;
+  readonly kernel: Kernel;
+  readonly args: readonly Argument[];
+  /** Values of Kernel.sizes, in order. */
+  readonly sizes: readonly Dim[];
+}
+
+export interface Launch {
+  /** The graph value this launch finishes or works towards. */
+  readonly value: Value;
+  /** True for the launch after which `value`'s buffer is complete. */
+  readonly last: boolean;
+  readonly layer: number;
+  readonly variants: readonly [Variant, ...Variant[]];
+  /** Graph outputs that need this launch; a run that asks for others only may leave it out. */
+  readonly outputs: readonly string[];
+}
+
+export interface Program {
+  readonly graph: Graph;
+  readonly launches: readonly Launch[];
+  readonly buffers: readonly Buffer[];
+  /** Bytes of the arena that holds all buffers. */
+  readonly arena: number;
+  readonly weights: readonly ValueOf<'weight'>[];
+  readonly states: readonly ValueOf<'state'>[];
+  /** Where each output lies after a run. */
+  readonly outputs: Readonly<Record<string, string>>;
+}
