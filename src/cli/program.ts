@@ -1,0 +1,142 @@
+// The verbs and their options; each verb's work is in a file of its own and loaded when asked for.
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Refusal } from '../../ir/problem.js';
+import { usage } from './problems.js';
+
+const whole = (text: string): number => {
+  const n = Number(text);
+  if (!Number.isSafeInteger(n) || n < 1) throw new InvalidArgumentError('A whole number above 0 is expected.');
+  return n;
+};
+const real = (text: string): number => {
+  const n = Number(text);
+  if (text.trim() === '' || !Number.isFinite(n) || n < 0) throw new InvalidArgumentError('A number of 0 or more is expected.');
+  return n;
+};
+const list = (text: string, before: readonly string[] = []): readonly string[] => [...before, ...text.split(',').filter(t => t !== '')];
+
+export async function run(args: readonly string[], version: string): Promise<number> {
+  let code = 0;
+  const program = new Command('hkgai')
+    .description('Compile DeepSeek-style checkpoints into programs and checkpoints for the chips at hand.\nNeeds Node alone; no network, no Python, no device.')
+    .version(version, '-V, --version')
+    .showSuggestionAfterError()
+    .exitOverride()
+    .configureOutput({ writeErr: text => void text, outputError: () => {} });
+  const json = new Option('--json', 'one JSON document on stdout');
+  const progress = new Option('--progress <form>', 'progress on stderr').choices(['auto', 'tty', 'plain', 'json', 'none']).default('auto');
+  const quiet = new Option('-q, --quiet', 'say nothing but errors');
+
+  program
+    .command('compile')
+    .description('compile a checkpoint directory into a bundle')
+    .argument('<model>', 'directory with config.json and safetensors')
+    .requiredOption('-o, --out <dir>', 'where the bundle goes; must not exist, or be an earlier bundle with --force')
+    .option('-t, --target <name>', 'target[:chip], may be given more than once', list)
+    .addOption(new Option('--quantise <form>', 'storage of the large weights').choices(['none', 'int8', 'int4']).default('none'))
+    .addOption(new Option('--state <storage>', 'storage of the caches').choices(['f32', 'bf16', 'f16']).default('f32'))
+    .addOption(new Option('--mtp <what>', 'multi-token prediction blocks').choices(['keep', 'drop']).default('keep'))
+    .addOption(new Option('--weights <how>', 'unchanged weight files in the bundle').choices(['auto', 'link', 'copy']).default('auto'))
+    .option('--context <n>', 'positions a sequence may hold', whole)
+    .option('--sequences <n>', 'sequences held at once', whole, 4)
+    .option('--chunk <n>', 'rows of one call, a prompt is read in chunks of this', whole, 128)
+    .option('--dump <what>', 'print the IR after passes: all, changed, or a pass name')
+    .option('--stop-after <pass>', 'stop after this pass and write nothing')
+    .option('--force', 'replace an earlier bundle at --out')
+    .option('--allow-phantom-keys', 'accept index entries that no shard holds')
+    .addOption(json)
+    .addOption(progress)
+    .addOption(quiet)
+    .action(async (model, options) => {
+      code = await (await import('./compile-command.js')).compileCommand(model, options, version);
+    });
+
+  program
+    .command('run')
+    .description('talk to a model: text in, text out')
+    .argument('<model>', 'a compiled bundle or a checkpoint directory')
+    .argument('[prompt...]', 'what to say; read from stdin when absent')
+    .option('--raw', 'continue the text as it is, without the chat template')
+    .option('--system <text>', 'system message')
+    .option('--think', 'ask a reasoning model to think first')
+    .option('-n, --max-tokens <n>', 'tokens to generate at most', whole, 256)
+    .option('--temperature <t>', '0 is greedy', real, 0)
+    .option('--top-p <p>', 'sample from the smallest set of tokens with this probability', real, 1)
+    .option('--seed <n>', 'of the sampling', whole, 1)
+    .option('--threads <n>', 'threads of the native program', whole)
+    .addOption(new Option('--with <engine>', 'what runs the model').choices(['auto', 'native', 'reference']).default('auto'))
+    .option('--chat', 'keep talking: each line of stdin is a turn')
+    .addOption(json)
+    .addOption(quiet)
+    .action(async (model, prompt, options) => {
+      code = await (await import('./run-command.js')).runCommand(model, prompt, options);
+    });
+
+  program
+    .command('inspect')
+    .description('what a checkpoint, a config.json or a bundle holds')
+    .argument('<model>', 'checkpoint directory (headers alone will do), config.json, or bundle')
+    .option('--tensors [pattern]', 'list tensors, those whose name holds the pattern')
+    .option('--ir', 'print the graph as IR text')
+    .option('--layer <n>', 'with --ir: only this layer', (t: string) => (t === '0' ? 0 : whole(t)))
+    .option('--allow-phantom-keys', 'accept index entries that no shard holds')
+    .addOption(json)
+    .action(async (model, options) => {
+      code = await (await import('./inspect-command.js')).inspectCommand(model, options);
+    });
+
+  program
+    .command('verify')
+    .description('check a bundle: its files, and the native program against the reference, layer by layer')
+    .argument('<model>', 'compiled bundle, or checkpoint directory')
+    .option('--golden <file>', 'compare with recorded logits (seqN.input_ids, seqN.logits, … in a safetensors file)')
+    .option('--tolerance <t>', 'largest difference of a logit', real, 2e-4)
+    .addOption(new Option('--with <engine>', 'what is checked').choices(['auto', 'native', 'reference']).default('auto'))
+    .addOption(json)
+    .addOption(progress)
+    .addOption(quiet)
+    .action(async (model, options) => {
+      code = await (await import('./verify-command.js')).verifyCommand(model, options);
+    });
+
+  program
+    .command('doctor')
+    .description('what this machine has: compiler, vector units, memory, disk')
+    .addOption(json)
+    .action(async options => {
+      code = await (await import('./doctor-command.js')).doctorCommand(options, version);
+    });
+
+  program
+    .command('targets')
+    .description('the targets and chips this version knows, and what was proved on them')
+    .addOption(json)
+    .action(async options => {
+      code = await (await import('./targets-command.js')).targetsCommand(options);
+    });
+
+  program
+    .command('explain')
+    .description('an error code at length, or where a tensor of a model goes')
+    .argument('[code]', 'HKnnnn, or a tensor name with --model')
+    .option('--model <dir>', 'checkpoint directory')
+    .addOption(json)
+    .action(async (what, options) => {
+      code = await (await import('./explain-command.js')).explainCommand(what, options);
+    });
+
+  try {
+    if (args.length === 0) {
+      program.outputHelp();
+      return 2;
+    }
+    await program.parseAsync(args, { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return 0;
+      throw new Refusal([usage(error.message.replace(/^error: /, ''))]);
+    }
+    throw error;
+  }
+  return code;
+}
