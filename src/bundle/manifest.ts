@@ -1,0 +1,80 @@
+// bundle.json: what a bundle is, and the SHA-256 of every file in it. Written last; a directory without one is no bundle.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Problem, Refusal, problem } from '../../ir/problem.js';
+import { filesBelow, sha256File, writeText } from './directory.js';
+
+/** What was proved of a target's native program, and on what. null: not tried here. */
+export interface Verified {
+  readonly reference: string | null;
+  readonly emulated: string | null;
+  readonly compiled: string | null;
+  readonly device: string | null;
+}
+export interface TargetEntry {
+  readonly target: string;
+  readonly chip: string;
+  /** Directory inside the bundle. */
+  readonly directory: string;
+  readonly verified: Verified;
+}
+export interface Manifest {
+  readonly format: 'hkgai-bundle-1';
+  readonly hkgai: string;
+  readonly model: { readonly architecture: string; readonly parameters: number; readonly vocabulary: number };
+  /** SHA-256 over the sorted (name, dtype, shape, place) of all source tensors and the config: which checkpoint this was. */
+  readonly source: { readonly digest: string; readonly tensors: number; readonly bytes: number };
+  readonly recipe: Readonly<Record<string, unknown>>;
+  readonly limits: Readonly<Record<string, number>>;
+  readonly notes: readonly string[];
+  readonly targets: readonly TargetEntry[];
+  readonly files: Readonly<Record<string, { readonly sha256: string; readonly bytes: number }>>;
+}
+
+const noBundle = (dir: string): Problem => problem('HK3801', `${dir} is no bundle: it has no bundle.json`, { next: 'Compile one with hkgai compile MODEL -o OUT.' });
+const brokenManifest = (file: string, why: string): Problem => problem('HK3802', `${file} cannot be read as a manifest: ${why}`, { places: [{ file }], next: 'Compile the bundle again.' });
+const changedFile = (file: string, is: string, was: string): Problem =>
+  problem('HK6801', `${file} is not what was compiled`, { places: [{ file, shows: `sha256 ${is}, recorded ${was}` }], why: 'The file was changed or damaged after the bundle was written.', next: 'Copy the bundle again or compile it again.' });
+const lostFile = (file: string): Problem => problem('HK6802', `${file} is missing from the bundle`, { places: [{ file }], next: 'Copy the bundle again or compile it again.' });
+
+/** Hash every file below `dir` and write bundle.json there. */
+export function writeManifest(dir: string, about: Omit<Manifest, 'files' | 'format'>): Manifest {
+  const files = Object.fromEntries(filesBelow(dir).map(f => [f, sha256File(join(dir, f))]));
+  const manifest: Manifest = { format: 'hkgai-bundle-1', ...about, files };
+  writeText(dir, 'bundle.json', JSON.stringify(manifest, null, 2) + '\n');
+  return manifest;
+}
+
+export function readManifest(dir: string): Manifest {
+  const file = join(dir, 'bundle.json');
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === 'ENOENT') throw new Refusal([noBundle(dir)]);
+    throw e;
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (e) {
+    throw new Refusal([brokenManifest(file, (e as Error).message)]);
+  }
+  const m = value as Partial<Manifest> | null;
+  if (m?.format !== 'hkgai-bundle-1') throw new Refusal([brokenManifest(file, 'its format is not hkgai-bundle-1')]);
+  if (!Array.isArray(m.targets) || typeof m.files !== 'object' || m.files === null) throw new Refusal([brokenManifest(file, 'targets or files are missing')]);
+  return m as Manifest;
+}
+
+/** Every file against its recorded hash. */
+export function checkFiles(dir: string, manifest: Manifest): readonly Problem[] {
+  return Object.entries(manifest.files).flatMap(([name, recorded]) => {
+    try {
+      const now = sha256File(join(dir, name));
+      return now.sha256 === recorded.sha256 ? [] : [changedFile(name, now.sha256, recorded.sha256)];
+    } catch (e) {
+      if ((e as NodeJS.ErrnoException).code === 'ENOENT') return [lostFile(name)];
+      throw e;
+    }
+  });
+}
