@@ -22,7 +22,7 @@ export interface Ops {
   weight: Shape<None, None>;
   state: Shape<None, { kind: 'log' | 'ring'; window: number; every: number }>;
   gather: Shape<{ table: Value; ids: Value }, None>;
-  slice: Shape<{ x: Value }, { from: number; size: number }>;
+  slice: Shape<{ x: Value }, { from: number; size: number; heads?: number }>;
   concat: Shape<{ a: Value; b: Value }, { heads: number }>;
   add: Shape<{ a: Value; b: Value }, None>;
   scale: Shape<{ x: Value }, { by: number }>;
@@ -117,8 +117,9 @@ export const ops: { readonly [K in OpName]: OpRow<K> } = {
   },
   slice: {
     inputs: ['x'],
-    about: 'Columns [from, from + size) of the last dimension.',
-    type: ({ x }, a) => (a.from + a.size > widthOf(x) ? wants(x, `at least ${a.from + a.size} columns`) : withLast(x, a.size)),
+    about: 'Columns [from, from + size) of the last dimension; with `heads`, of each of so many equal parts of a row, one after another.',
+    type: ({ x }, { from, size, heads = 1 }) =>
+      widthOf(x) % heads || from + size > widthOf(x) / heads ? wants(x, `${heads} equal parts of at least ${from + size} columns`) : withLast(x, heads * size),
   },
   concat: {
     inputs: ['a', 'b'],

@@ -22,9 +22,11 @@ export type Argument =
   | { readonly kind: 'table'; readonly name: string; readonly values: Float32Array };
 
 export interface Variant {
-  /** Taken where the rows of the call (tokens) are at most this; null is the last resort. Variants stand in rising order. */
+  /** Taken where Launch.rows is at most this; null is the last resort. Variants stand in rising order. */
   readonly upTo: number | null;
-  readonly kernel: Kernel;
+  /** null: nothing is to be done at so many rows (another launch of the same value does it); args and sizes are then empty. */
+  readonly kernel: Kernel | null;
+  /** One for each of Kernel.params. A stacked parameter's weight has one pointer for each part. */
   readonly args: readonly Argument[];
   /** Values of Kernel.sizes, in order. */
   readonly sizes: readonly Dim[];
@@ -36,6 +38,8 @@ export interface Launch {
   /** True for the launch after which `value`'s buffer is complete. */
   readonly last: boolean;
   readonly layer: number;
+  /** What `upTo` is held against: tokens, or wanted where only the rows whose logits are asked for are computed. */
+  readonly rows: Dim;
   readonly variants: readonly [Variant, ...Variant[]];
   /** Graph outputs that need this launch; a run that asks for others only may leave it out. */
   readonly outputs: readonly string[];
