@@ -55,7 +55,11 @@ interface Common {
   readonly origin: Origin;
 }
 /** A value is what one op gives: a discriminated union on `op` (rows in ops.ts). */
-export type ValueOf<K extends OpName> = Common & { readonly op: K; readonly inputs: Ops[K]['inputs']; readonly attributes: Ops[K]['attributes'] };
+export type ValueOf<K extends OpName> = Common & {
+  readonly op: K;
+  readonly inputs: Ops[K]['inputs'];
+  readonly attributes: Ops[K]['attributes'];
+};
 export type Value = { readonly [K in OpName]: ValueOf<K> }[OpName];
 
 export interface Graph {
@@ -98,7 +102,8 @@ export function showDim(d: Dim): string {
   return d.op === 'ceildiv' || d.op === 'min' ? `${d.op}(${showDim(d.a)}, ${showDim(d.b)})` : `(${showDim(d.a)} ${d.op} ${showDim(d.b)})`;
 }
 export const sameDim = (a: Dim, b: Dim): boolean => showDim(a) === showDim(b);
-export const sameShape = (a: readonly Dim[], b: readonly Dim[]): boolean => a.length === b.length && a.every((d, i) => sameDim(d, b[i] as Dim));
+export const sameShape = (a: readonly Dim[], b: readonly Dim[]): boolean =>
+  a.length === b.length && a.every((d, i) => sameDim(d, b[i] as Dim));
 
 /** The inputs of a value by name, those that are there. */
 export function inputsOf(v: Value): readonly (readonly [name: string, value: Value])[] {

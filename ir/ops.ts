@@ -6,9 +6,9 @@
 // States (caches) are values: `state` is what the call found, `append` gives the state with this call's rows written. Readers take the
 // appended one, so a row sees itself. Position p of a state lies at row p % capacity; with `every` = r, position p is written only where
 // (p + 1) % r == 0, at row floor(p / r). The capacity of a ring covers its window and the longest call, so nothing needed is overwritten.
-import { type Dim, type Type, type Value, sameShape, showDim, tokens, wanted } from './graph.js';
+import { type Dim, sameShape, showDim, type Type, tokens, type Value, wanted } from './graph.js';
 import type { RopeTable } from './rope.js';
-import { type Storage, f32, i32, storageName } from './storage.js';
+import { f32, i32, type Storage, storageName } from './storage.js';
 
 type Inputs = Readonly<Record<string, Value | undefined>>;
 interface Shape<I extends object, A extends object> {
@@ -34,7 +34,10 @@ export interface Ops {
     { heads: number; offset: number; layout: 'interleaved' | 'half'; inverse: boolean; stride: number; table: RopeTable }
   >;
   hadamard: Shape<{ x: Value }, { width: number }>;
-  fake_quant: Shape<{ x: Value }, { element: 'f8e4m3' | 'f4e2m1'; block: number; scale: 'f32' | 'e8m0'; least: number; heads: number; offset: number; size: number }>;
+  fake_quant: Shape<
+    { x: Value },
+    { element: 'f8e4m3' | 'f4e2m1'; block: number; scale: 'f32' | 'e8m0'; least: number; heads: number; offset: number; size: number }
+  >;
   linear: Shape<{ x: Value; weight: Value; bias?: Value }, None>;
   grouped_linear: Shape<{ x: Value; weight: Value }, { groups: number; stride: number; from: number; size: number; transposed: boolean }>;
   swiglu: Shape<{ gate: Value; up: Value }, { limit: number | null }>;
@@ -57,7 +60,10 @@ export interface Ops {
     }
   >;
   compress: Shape<{ state: Value; ape: Value; positions: Value; sequences: Value }, { ratio: number; overlap: boolean; width: number }>;
-  index_scores: Shape<{ q: Value; weights: Value; state: Value; positions: Value; sequences: Value }, { heads: number; width: number; ratio: number }>;
+  index_scores: Shape<
+    { q: Value; weights: Value; state: Value; positions: Value; sequences: Value },
+    { heads: number; width: number; ratio: number }
+  >;
   top_indices: Shape<{ scores: Value }, { k: number }>;
   router_scores: Shape<{ logits: Value }, { f: 'softmax' | 'sigmoid' | 'sqrtsoftplus' }>;
   choose_experts: Shape<{ scores: Value; bias?: Value }, { k: number; groups: number; keep: number; by: 'max' | 'top2sum' }>;
@@ -92,100 +98,143 @@ const rows = (d: Dim, storage: Storage = f32): Type => ({ shape: [tokens, d], st
 const show = (v: Value): string => `${v.name} [${v.type.shape.map(showDim).join(', ')}] ${storageName(v.type.storage)}`;
 const wants = (v: Value, what: string): string => `${show(v)} where ${what} was expected`;
 const first = (...objections: readonly (string | false)[]): string | null => objections.find((o): o is string => o !== false) ?? null;
-const stateWidth = (v: Value, n: number, what: string): string | false => widthOf(v) !== n && wants(v, `a state of ${what}: ${n} values a position`);
+const stateWidth = (v: Value, n: number, what: string): string | false =>
+  widthOf(v) !== n && wants(v, `a state of ${what}: ${n} values a position`);
 const stateRows = (v: Value): Dim => v.type.shape[1] as Dim;
 
 export const ops: { readonly [K in OpName]: OpRow<K> } = {
   input: {
     inputs: [],
-    about: 'What the caller brings, i32. ids [tokens]: token ids. next_ids [tokens]: the token after each (for multi-token prediction). positions [tokens]. sequences [tokens]: slot numbers. wanted [wanted]: the rows whose logits are asked for.',
+    about:
+      'What the caller brings, i32. ids [tokens]: token ids. next_ids [tokens]: the token after each (for multi-token prediction). positions [tokens]. sequences [tokens]: slot numbers. wanted [wanted]: the rows whose logits are asked for.',
     type: (_, a) => ({ shape: [a.which === 'wanted' ? wanted : tokens], storage: i32 }),
   },
-  weight: { inputs: [], about: 'A tensor of the checkpoint, or a stack of equal ones; its origin says where the bytes are.', type: () => 'declared' },
+  weight: {
+    inputs: [],
+    about: 'A tensor of the checkpoint, or a stack of equal ones; its origin says where the bytes are.',
+    type: () => 'declared',
+  },
   state: {
     inputs: [],
-    about: 'A cache as the call found it: [sequences, capacity, width]. log: every position (of every `every`) is kept. ring: the last `window` positions and those of this call.',
+    about:
+      'A cache as the call found it: [sequences, capacity, width]. log: every position (of every `every`) is kept. ring: the last `window` positions and those of this call.',
     type: () => 'declared',
   },
   gather: {
     inputs: ['table', 'ids'],
     about: 'y[t] = table[ids[t]]. Of an i64 table the rows become i32.',
     type: ({ table, ids }) =>
-      table.type.shape.length !== 2 ? wants(table, 'a table [rows, columns]')
-      : ids.type.shape.length !== 1 ? wants(ids, 'one id a row')
-      : { shape: [ids.type.shape[0] as Dim, table.type.shape[1] as Dim], storage: table.type.storage.element === 'i64' || table.type.storage.element === 'i32' ? i32 : f32 },
+      table.type.shape.length !== 2
+        ? wants(table, 'a table [rows, columns]')
+        : ids.type.shape.length !== 1
+          ? wants(ids, 'one id a row')
+          : {
+              shape: [ids.type.shape[0] as Dim, table.type.shape[1] as Dim],
+              storage: table.type.storage.element === 'i64' || table.type.storage.element === 'i32' ? i32 : f32,
+            },
   },
   slice: {
     inputs: ['x'],
     about: 'Columns [from, from + size) of the last dimension; with `heads`, of each of so many equal parts of a row, one after another.',
     type: ({ x }, { from, size, heads = 1 }) =>
-      widthOf(x) % heads || from + size > widthOf(x) / heads ? wants(x, `${heads} equal parts of at least ${from + size} columns`) : withLast(x, heads * size),
+      widthOf(x) % heads || from + size > widthOf(x) / heads
+        ? wants(x, `${heads} equal parts of at least ${from + size} columns`)
+        : withLast(x, heads * size),
   },
   concat: {
     inputs: ['a', 'b'],
     about: 'Beside each other, head by head: each of `heads` equal parts of a row of a is followed by the same part of b.',
     type: ({ a, b }, { heads }) =>
-      !sameShape(a.type.shape.slice(0, -1), b.type.shape.slice(0, -1)) ? wants(b, `rows as ${show(a)}`)
-      : widthOf(a) % heads || widthOf(b) % heads ? wants(b, `widths divisible by ${heads}`)
-      : withLast(a, widthOf(a) + widthOf(b)),
+      !sameShape(a.type.shape.slice(0, -1), b.type.shape.slice(0, -1))
+        ? wants(b, `rows as ${show(a)}`)
+        : widthOf(a) % heads || widthOf(b) % heads
+          ? wants(b, `widths divisible by ${heads}`)
+          : withLast(a, widthOf(a) + widthOf(b)),
   },
-  add: { inputs: ['a', 'b'], about: 'a + b.', type: ({ a, b }) => (sameShape(a.type.shape, b.type.shape) ? { shape: a.type.shape, storage: f32 } : wants(b, `the shape of ${show(a)}`)) },
+  add: {
+    inputs: ['a', 'b'],
+    about: 'a + b.',
+    type: ({ a, b }) =>
+      sameShape(a.type.shape, b.type.shape) ? { shape: a.type.shape, storage: f32 } : wants(b, `the shape of ${show(a)}`),
+  },
   scale: { inputs: ['x'], about: 'x * by.', type: ({ x }) => ({ shape: x.type.shape, storage: f32 }) },
   append: {
     inputs: ['state', 'rows', 'positions', 'sequences'],
-    about: 'The state with row t written for position positions[t] of sequence sequences[t]; with `every` = r > 1 only where (position + 1) % r == 0, as entry floor(position / r).',
+    about:
+      'The state with row t written for position positions[t] of sequence sequences[t]; with `every` = r > 1 only where (position + 1) % r == 0, as entry floor(position / r).',
     type: ({ state, rows: r }) => first(stateWidth(state, widthOf(r), r.name)) ?? state.type,
   },
   rms_norm: {
     inputs: ['x', 'weight?'],
     about: 'Over each group of `width` columns: x * rsqrt(mean(x^2) + eps), times weight [width] where there is one.',
     type: ({ x, weight }, a) =>
-      widthOf(x) % a.width ? wants(x, `groups of ${a.width} columns`) : weight && widthOf(weight) !== a.width ? wants(weight, `[${a.width}]`) : { shape: x.type.shape, storage: f32 },
+      widthOf(x) % a.width
+        ? wants(x, `groups of ${a.width} columns`)
+        : weight && widthOf(weight) !== a.width
+          ? wants(weight, `[${a.width}]`)
+          : { shape: x.type.shape, storage: f32 },
   },
   layer_norm: {
     inputs: ['x', 'weight', 'bias'],
     about: '(x - mean) * rsqrt(variance + eps) * weight + bias over the last dimension.',
     type: ({ x, weight, bias }) =>
-      first(widthOf(weight) !== widthOf(x) && wants(weight, `[${widthOf(x)}]`), widthOf(bias) !== widthOf(x) && wants(bias, `[${widthOf(x)}]`)) ?? { shape: x.type.shape, storage: f32 },
+      first(
+        widthOf(weight) !== widthOf(x) && wants(weight, `[${widthOf(x)}]`),
+        widthOf(bias) !== widthOf(x) && wants(bias, `[${widthOf(x)}]`),
+      ) ?? { shape: x.type.shape, storage: f32 },
   },
   rope: {
     inputs: ['x', 'positions'],
     about:
-      'In each of `heads` equal parts of a row, dimensions [offset, offset + table.dims) turn by angle = f32(p) * frequency[j], p = floor(position / stride) * stride; cos and sin times the table\'s magnitude. interleaved: pairs (2j, 2j+1); half: pairs (j, j + dims/2). inverse: turns back.',
-    type: ({ x }, a) => (widthOf(x) % a.heads || a.offset + a.table.dims > widthOf(x) / a.heads ? wants(x, `${a.heads} heads of at least ${a.offset + a.table.dims}`) : { shape: x.type.shape, storage: f32 }),
+      "In each of `heads` equal parts of a row, dimensions [offset, offset + table.dims) turn by angle = f32(p) * frequency[j], p = floor(position / stride) * stride; cos and sin times the table's magnitude. interleaved: pairs (2j, 2j+1); half: pairs (j, j + dims/2). inverse: turns back.",
+    type: ({ x }, a) =>
+      widthOf(x) % a.heads || a.offset + a.table.dims > widthOf(x) / a.heads
+        ? wants(x, `${a.heads} heads of at least ${a.offset + a.table.dims}`)
+        : { shape: x.type.shape, storage: f32 },
   },
   hadamard: {
     inputs: ['x'],
     about: 'Each group of `width` (a power of two) columns times the Sylvester matrix over sqrt(width).',
-    type: ({ x }, a) => (widthOf(x) % a.width || (a.width & (a.width - 1)) !== 0 ? wants(x, `groups of ${a.width}, a power of two`) : { shape: x.type.shape, storage: f32 }),
+    type: ({ x }, a) =>
+      widthOf(x) % a.width || (a.width & (a.width - 1)) !== 0
+        ? wants(x, `groups of ${a.width}, a power of two`)
+        : { shape: x.type.shape, storage: f32 },
   },
   fake_quant: {
     inputs: ['x'],
     about:
       'In each of `heads` equal parts, dimensions [offset, offset + size), in blocks: s = max(|x|, least) / largest code (e8m0: rounded up to a power of two); x becomes decode(encode(x / s)) * s, round half to even, clamped.',
-    type: ({ x }, a) => (widthOf(x) % a.heads || a.offset + a.size > widthOf(x) / a.heads || a.size % a.block ? wants(x, `${a.heads} heads with blocks of ${a.block}`) : { shape: x.type.shape, storage: f32 }),
+    type: ({ x }, a) =>
+      widthOf(x) % a.heads || a.offset + a.size > widthOf(x) / a.heads || a.size % a.block
+        ? wants(x, `${a.heads} heads with blocks of ${a.block}`)
+        : { shape: x.type.shape, storage: f32 },
   },
   linear: {
     inputs: ['x', 'weight', 'bias?'],
     about: 'y[.., o] = sum_i x[.., i] * weight[o, i] (+ bias[o]), accumulated in f32.',
     type: ({ x, weight, bias }) =>
-      weight.type.shape.length !== 2 || widthOf(weight) !== widthOf(x) ? wants(weight, `[outputs, ${widthOf(x)}]`)
-      : bias && widthOf(bias) !== num(weight.type.shape[0] as Dim) ? wants(bias, `[${showDim(weight.type.shape[0] as Dim)}]`)
-      : withLast(x, weight.type.shape[0] as Dim),
+      weight.type.shape.length !== 2 || widthOf(weight) !== widthOf(x)
+        ? wants(weight, `[outputs, ${widthOf(x)}]`)
+        : bias && widthOf(bias) !== num(weight.type.shape[0] as Dim)
+          ? wants(bias, `[${showDim(weight.type.shape[0] as Dim)}]`)
+          : withLast(x, weight.type.shape[0] as Dim),
   },
   grouped_linear: {
     inputs: ['x', 'weight'],
     about:
       'Block-diagonal: group g of x (an equal part of the row) meets rows [g * stride + from, + size) of weight. Plain: y_g = W_g x_g, x_g as wide as weight, y_g of `size`. transposed: y_g = W_g^T x_g, x_g of `size`, y_g as wide as weight.',
     type: ({ x, weight }, a) =>
-      num(weight.type.shape[0] as Dim) !== a.groups * a.stride || a.from + a.size > a.stride ? wants(weight, `${a.groups} groups of ${a.stride} rows`)
-      : widthOf(x) !== a.groups * (a.transposed ? a.size : widthOf(weight)) ? wants(x, `${a.groups} groups of ${a.transposed ? a.size : widthOf(weight)} columns`)
-      : withLast(x, a.groups * (a.transposed ? widthOf(weight) : a.size)),
+      num(weight.type.shape[0] as Dim) !== a.groups * a.stride || a.from + a.size > a.stride
+        ? wants(weight, `${a.groups} groups of ${a.stride} rows`)
+        : widthOf(x) !== a.groups * (a.transposed ? a.size : widthOf(weight))
+          ? wants(x, `${a.groups} groups of ${a.transposed ? a.size : widthOf(weight)} columns`)
+          : withLast(x, a.groups * (a.transposed ? widthOf(weight) : a.size)),
   },
   swiglu: {
     inputs: ['gate', 'up'],
     about: 'silu(g) * u. With a limit: g = min(gate, limit), u = clamp(up, -limit, limit).',
-    type: ({ gate, up }) => (sameShape(gate.type.shape, up.type.shape) ? { shape: gate.type.shape, storage: f32 } : wants(up, `the shape of ${show(gate)}`)),
+    type: ({ gate, up }) =>
+      sameShape(gate.type.shape, up.type.shape) ? { shape: gate.type.shape, storage: f32 } : wants(up, `the shape of ${show(gate)}`),
   },
   mla: {
     inputs: ['q', 'state', 'kv_b', 'positions', 'sequences', 'selected?'],
@@ -205,7 +254,8 @@ export const ops: { readonly [K in OpName]: OpRow<K> } = {
     type: ({ q, state, sink }, a) =>
       first(
         widthOf(q) !== a.heads * a.width && wants(q, `${a.heads} heads of ${a.width}`),
-        widthOf(state) < Math.max(a.keyOffset + a.kvHeads * a.width, a.valueOffset + a.kvHeads * a.valueWidth) && wants(state, `keys and values of ${a.kvHeads} heads`),
+        widthOf(state) < Math.max(a.keyOffset + a.kvHeads * a.width, a.valueOffset + a.kvHeads * a.valueWidth) &&
+          wants(state, `keys and values of ${a.kvHeads} heads`),
         a.heads % a.kvHeads !== 0 && `${a.heads} heads cannot share ${a.kvHeads} kv heads`,
         sink !== undefined && widthOf(sink) !== a.heads && wants(sink, `[${a.heads}]`),
       ) ?? rows(a.heads * a.valueWidth),
@@ -216,22 +266,35 @@ export const ops: { readonly [K in OpName]: OpRow<K> } = {
       'A state row is kv then score, each c * width columns (c = 2 with overlap, else 1). Row t gives an entry where (position + 1) % ratio == 0, zeros elsewhere: over the `ratio` positions of that window (with overlap: those of the window before with columns [0, width), and of this one with [width, 2 width)), per column, softmax of score + ape[position % ratio] weighs kv. The window before the first weighs nothing.',
     type: ({ state, ape }, a) => {
       const c = a.overlap ? 2 : 1;
-      return first(stateWidth(state, 2 * c * a.width, 'kv and score'), widthOf(ape) !== c * a.width && wants(ape, `[${a.ratio}, ${c * a.width}]`)) ?? rows(a.width);
+      return (
+        first(
+          stateWidth(state, 2 * c * a.width, 'kv and score'),
+          widthOf(ape) !== c * a.width && wants(ape, `[${a.ratio}, ${c * a.width}]`),
+        ) ?? rows(a.width)
+      );
     },
   },
   index_scores: {
     inputs: ['q', 'weights', 'state', 'positions', 'sequences'],
-    about: 'score[t, s] = sum_h weights[t, h] * relu(q[t, h] . state[s]); -1e30 where s is not visible: s <= position with ratio 1, else entries s < floor((position + 1) / ratio).',
+    about:
+      'score[t, s] = sum_h weights[t, h] * relu(q[t, h] . state[s]); -1e30 where s is not visible: s <= position with ratio 1, else entries s < floor((position + 1) / ratio).',
     type: ({ q, weights, state }, a) =>
-      first(widthOf(q) !== a.heads * a.width && wants(q, `${a.heads} heads of ${a.width}`), widthOf(weights) !== a.heads && wants(weights, `${a.heads} weights`), stateWidth(state, a.width, 'index keys')) ??
-      rows(stateRows(state)),
+      first(
+        widthOf(q) !== a.heads * a.width && wants(q, `${a.heads} heads of ${a.width}`),
+        widthOf(weights) !== a.heads && wants(weights, `${a.heads} weights`),
+        stateWidth(state, a.width, 'index keys'),
+      ) ?? rows(stateRows(state)),
   },
   top_indices: {
     inputs: ['scores'],
     about: 'Columns of the k largest of each row, larger first, then lower index; -1 where a score is -1e30 or there are fewer.',
     type: (_, a) => rows(a.k, i32),
   },
-  router_scores: { inputs: ['logits'], about: 'softmax over the row, sigmoid, or sqrt(log(1 + e^x)), in f32.', type: ({ logits }) => ({ shape: logits.type.shape, storage: f32 }) },
+  router_scores: {
+    inputs: ['logits'],
+    about: 'softmax over the row, sigmoid, or sqrt(log(1 + e^x)), in f32.',
+    type: ({ logits }) => ({ shape: logits.type.shape, storage: f32 }),
+  },
   choose_experts: {
     inputs: ['scores', 'bias?'],
     about:
@@ -245,31 +308,54 @@ export const ops: { readonly [K in OpName]: OpRow<K> } = {
   },
   experts: {
     inputs: ['x', 'indices', 'weights', 'gate', 'up', 'down'],
-    about: 'y[t] = sum_k of down_e(swiglu(gate_e x, up_e x)) * weights[t, k], e = indices[t, k]; weigh before: the weight meets the activation before down. Limits as in swiglu. Stacked weights [experts, out, in].',
+    about:
+      'y[t] = sum_k of down_e(swiglu(gate_e x, up_e x)) * weights[t, k], e = indices[t, k]; weigh before: the weight meets the activation before down. Limits as in swiglu. Stacked weights [experts, out, in].',
     type: ({ x, gate, up, down }) =>
-      gate.type.shape.length !== 3 || widthOf(gate) !== widthOf(x) ? wants(gate, `[experts, inner, ${widthOf(x)}]`)
-      : !sameShape(gate.type.shape, up.type.shape) ? wants(up, `the shape of ${show(gate)}`)
-      : down.type.shape.length !== 3 || num(down.type.shape[1] as Dim) !== widthOf(x) || !sameShape([last(down)], [gate.type.shape[1] as Dim]) ? wants(down, `[experts, ${widthOf(x)}, ${showDim(gate.type.shape[1] as Dim)}]`)
-      : { shape: x.type.shape, storage: f32 },
+      gate.type.shape.length !== 3 || widthOf(gate) !== widthOf(x)
+        ? wants(gate, `[experts, inner, ${widthOf(x)}]`)
+        : !sameShape(gate.type.shape, up.type.shape)
+          ? wants(up, `the shape of ${show(gate)}`)
+          : down.type.shape.length !== 3 ||
+              num(down.type.shape[1] as Dim) !== widthOf(x) ||
+              !sameShape([last(down)], [gate.type.shape[1] as Dim])
+            ? wants(down, `[experts, ${widthOf(x)}, ${showDim(gate.type.shape[1] as Dim)}]`)
+            : { shape: x.type.shape, storage: f32 },
   },
-  hc_expand: { inputs: ['x'], about: 'X[t, i] = x[t] for each stream i: [tokens, streams * D], streams one after another.', type: ({ x }, a) => withLast(x, widthOf(x) * a.streams) },
+  hc_expand: {
+    inputs: ['x'],
+    about: 'X[t, i] = x[t] for each stream i: [tokens, streams * D], streams one after another.',
+    type: ({ x }, a) => withLast(x, widthOf(x) * a.streams),
+  },
   hc_mix: {
     inputs: ['x', 'weight'],
     about: 'weight f * rsqrt(mean(f^2) + eps), f the whole row (all streams), in f32.',
-    type: ({ x, weight }) => (widthOf(weight) !== widthOf(x) ? wants(weight, `[mixes, ${widthOf(x)}]`) : withLast(x, weight.type.shape[0] as Dim)),
+    type: ({ x, weight }) =>
+      widthOf(weight) !== widthOf(x) ? wants(weight, `[mixes, ${widthOf(x)}]`) : withLast(x, weight.type.shape[0] as Dim),
   },
   hc_split: {
     inputs: ['mix', 'scale', 'base'],
     about:
       'n = streams. pre [n] = sigmoid(m * scale0 + base) + eps; post [n] = 2 sigmoid(m * scale1 + base); C [n, n] = softmax of each row of m * scale2 + base, + eps, then C /= colsum + eps, then (iterations - 1) times C /= rowsum + eps, C /= colsum + eps. Given as pre, post, C: [tokens, 2n + n^2].',
-    type: ({ mix }, a) => (widthOf(mix) !== a.streams * (a.streams + 2) ? wants(mix, `${a.streams * (a.streams + 2)} mixes`) : { shape: mix.type.shape, storage: f32 }),
+    type: ({ mix }, a) =>
+      widthOf(mix) !== a.streams * (a.streams + 2)
+        ? wants(mix, `${a.streams * (a.streams + 2)} mixes`)
+        : { shape: mix.type.shape, storage: f32 },
   },
-  hc_gate: { inputs: ['mix', 'scale', 'base'], about: 'sigmoid(mix * scale + base) + eps.', type: ({ mix }) => ({ shape: mix.type.shape, storage: f32 }) },
-  hc_pre: { inputs: ['x', 'weights'], about: 'sum_i weights[t, i] * X[t, i] over the streams; only the first `streams` weights are read.', type: ({ x }, a) => withLast(x, widthOf(x) / a.streams) },
+  hc_gate: {
+    inputs: ['mix', 'scale', 'base'],
+    about: 'sigmoid(mix * scale + base) + eps.',
+    type: ({ mix }) => ({ shape: mix.type.shape, storage: f32 }),
+  },
+  hc_pre: {
+    inputs: ['x', 'weights'],
+    about: 'sum_i weights[t, i] * X[t, i] over the streams; only the first `streams` weights are read.',
+    type: ({ x }, a) => withLast(x, widthOf(x) / a.streams),
+  },
   hc_post: {
     inputs: ['x', 'weights', 'y'],
     about: "X'[t, k] = post_k * y[t] + sum_j C[j, k] * X[t, j], with post and C from hc_split.",
-    type: ({ x, y }, a) => (widthOf(y) * a.streams !== widthOf(x) ? wants(y, `[tokens, ${widthOf(x) / a.streams}]`) : { shape: x.type.shape, storage: f32 }),
+    type: ({ x, y }, a) =>
+      widthOf(y) * a.streams !== widthOf(x) ? wants(y, `[tokens, ${widthOf(x) / a.streams}]`) : { shape: x.type.shape, storage: f32 },
   },
 };
 

@@ -56,5 +56,10 @@ export function showPlace(p: Place): string {
 
 /** The plain text of a problem; src/cli adds colour. */
 export function showProblem(p: Problem): string {
-  return [`${p.code}  ${p.what}`, ...p.places.map(showPlace), ...(p.why ? [p.why] : []), ...(p.next ? [`${p.next}   hkgai explain ${p.code}`] : [`hkgai explain ${p.code}`])].join('\n');
+  return [
+    `${p.code}  ${p.what}`,
+    ...p.places.map(showPlace),
+    ...(p.why ? [p.why] : []),
+    ...(p.next ? [`${p.next}   hkgai explain ${p.code}`] : [`hkgai explain ${p.code}`]),
+  ].join('\n');
 }

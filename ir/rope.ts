@@ -4,7 +4,14 @@ import { log, pow } from './elementary.js';
 export type RopeScaling =
   | { readonly kind: 'none' }
   /** YaRN. `magnitude` multiplies cos and sin: mscale(factor, mscale) / mscale(factor, mscale_all_dim), 1 in every release. */
-  | { readonly kind: 'yarn'; readonly factor: number; readonly original: number; readonly betaFast: number; readonly betaSlow: number; readonly magnitude: number }
+  | {
+      readonly kind: 'yarn';
+      readonly factor: number;
+      readonly original: number;
+      readonly betaFast: number;
+      readonly betaSlow: number;
+      readonly magnitude: number;
+    }
   | { readonly kind: 'llama3'; readonly factor: number; readonly low: number; readonly high: number; readonly original: number };
 
 export interface RopeTable {

@@ -30,7 +30,12 @@ export const f16: Plain = { kind: 'plain', element: 'f16' };
 export const i32: Plain = { kind: 'plain', element: 'i32' };
 export const i64: Plain = { kind: 'plain', element: 'i64' };
 
-export const scaled = (element: ScaledElement, rows: number, columns: number, scale: ScaleElement): Scaled => ({ kind: 'scaled', element, block: [rows, columns], scale });
+export const scaled = (element: ScaledElement, rows: number, columns: number, scale: ScaleElement): Scaled => ({
+  kind: 'scaled',
+  element,
+  block: [rows, columns],
+  scale,
+});
 
 /** One row an element: bits of a code and what the code means, in plain words. */
 export const elements: Readonly<Record<PlainElement | ScaledElement, { readonly bits: number; readonly about: string }>> = {
@@ -42,7 +47,10 @@ export const elements: Readonly<Record<PlainElement | ScaledElement, { readonly 
   i8: { bits: 8, about: "two's complement" },
   u8: { bits: 8, about: 'unsigned' },
   i4: { bits: 4, about: 'code - 8: -8 to 7' },
-  f8e4m3: { bits: 8, about: 'sign, 4 bits of exponent with bias 7, 3 of fraction; no infinity; 0x7f and 0xff are NaN; largest 448; subnormals m * 2^-9' },
+  f8e4m3: {
+    bits: 8,
+    about: 'sign, 4 bits of exponent with bias 7, 3 of fraction; no infinity; 0x7f and 0xff are NaN; largest 448; subnormals m * 2^-9',
+  },
   f4e2m1: { bits: 4, about: 'sign and one of 0, 0.5, 1, 1.5, 2, 3, 4, 6' },
   e8m0: { bits: 8, about: '2^(code - 127); 255 is NaN' },
 };
@@ -58,7 +66,12 @@ export function parseStorage(text: string): Storage | null {
   if (Object.hasOwn(elements, text) && text !== 'i4' && text !== 'f4e2m1') return { kind: 'plain', element: text as PlainElement };
   const m = /^(i8|i4|f8e4m3|f4e2m1)\[(\d+)x(\d+|\*)\](f32|bf16|e8m0)$/.exec(text);
   if (!m) return null;
-  return { kind: 'scaled', element: m[1] as ScaledElement, block: [Number(m[2]), m[3] === '*' ? 0 : Number(m[3])], scale: m[4] as ScaleElement };
+  return {
+    kind: 'scaled',
+    element: m[1] as ScaledElement,
+    block: [Number(m[2]), m[3] === '*' ? 0 : Number(m[3])],
+    scale: m[4] as ScaleElement,
+  };
 }
 
 export const sameStorage = (a: Storage, b: Storage): boolean => storageName(a) === storageName(b);

@@ -8,7 +8,9 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const dist = join(root, 'dist');
 const fast = process.argv.includes('--incremental');
 if (!fast) rmSync(dist, { recursive: true, force: true });
-execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.build.json')], { stdio: 'inherit' });
+execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.build.json')], {
+  stdio: 'inherit',
+});
 for (const top of ['ir', 'src', 'targets']) {
   for (const entry of readdirSync(join(root, top), { recursive: true, withFileTypes: true })) {
     if (!entry.isFile() || /\.(ts|md)$/.test(entry.name)) continue;

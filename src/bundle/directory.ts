@@ -1,15 +1,30 @@
 // The output directory appears whole or not at all: written beside its place, then renamed.
 import { createHash } from 'node:crypto';
-import { closeSync, copyFileSync, existsSync, linkSync, lstatSync, mkdirSync, mkdtempSync, openSync, readSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
-import { type Problem, Refusal, problem } from '../../ir/problem.js';
+import { type Problem, problem, Refusal } from '../../ir/problem.js';
 
 const outputExists = (dir: string, ours: boolean): Problem =>
   problem('HK2101', `${dir} is there already`, {
     why: ours ? 'It holds an earlier bundle.' : 'It holds no bundle of hkgai, so --force does not replace it.',
     next: ours ? 'Name another directory with -o, or replace it with --force.' : 'Name another directory with -o.',
   });
-const outputInside = (dir: string, model: string): Problem => problem('HK2102', `${dir} lies inside the model directory ${model}`, { next: 'Name a directory outside it with -o.' });
+const outputInside = (dir: string, model: string): Problem =>
+  problem('HK2102', `${dir} lies inside the model directory ${model}`, { next: 'Name a directory outside it with -o.' });
 const outputIsNoDirectory = (dir: string): Problem => problem('HK2103', `${dir} is a file`, { next: 'Name a directory with -o.' });
 
 export interface Staging {

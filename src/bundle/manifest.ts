@@ -1,7 +1,7 @@
 // bundle.json: what a bundle is, and the SHA-256 of every file in it. Written last; a directory without one is no bundle.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Problem, Refusal, problem } from '../../ir/problem.js';
+import { type Problem, problem, Refusal } from '../../ir/problem.js';
 import { filesBelow, sha256File, writeText } from './directory.js';
 
 /** What was proved of a target's native program, and on what. null: not tried here. */
@@ -31,11 +31,18 @@ export interface Manifest {
   readonly files: Readonly<Record<string, { readonly sha256: string; readonly bytes: number }>>;
 }
 
-const noBundle = (dir: string): Problem => problem('HK3801', `${dir} is no bundle: it has no bundle.json`, { next: 'Compile one with hkgai compile MODEL -o OUT.' });
-const brokenManifest = (file: string, why: string): Problem => problem('HK3802', `${file} cannot be read as a manifest: ${why}`, { places: [{ file }], next: 'Compile the bundle again.' });
+const noBundle = (dir: string): Problem =>
+  problem('HK3801', `${dir} is no bundle: it has no bundle.json`, { next: 'Compile one with hkgai compile MODEL -o OUT.' });
+const brokenManifest = (file: string, why: string): Problem =>
+  problem('HK3802', `${file} cannot be read as a manifest: ${why}`, { places: [{ file }], next: 'Compile the bundle again.' });
 const changedFile = (file: string, is: string, was: string): Problem =>
-  problem('HK6801', `${file} is not what was compiled`, { places: [{ file, shows: `sha256 ${is}, recorded ${was}` }], why: 'The file was changed or damaged after the bundle was written.', next: 'Copy the bundle again or compile it again.' });
-const lostFile = (file: string): Problem => problem('HK6802', `${file} is missing from the bundle`, { places: [{ file }], next: 'Copy the bundle again or compile it again.' });
+  problem('HK6801', `${file} is not what was compiled`, {
+    places: [{ file, shows: `sha256 ${is}, recorded ${was}` }],
+    why: 'The file was changed or damaged after the bundle was written.',
+    next: 'Copy the bundle again or compile it again.',
+  });
+const lostFile = (file: string): Problem =>
+  problem('HK6802', `${file} is missing from the bundle`, { places: [{ file }], next: 'Copy the bundle again or compile it again.' });
 
 /** Hash every file below `dir` and write bundle.json there. */
 export function writeManifest(dir: string, about: Omit<Manifest, 'files' | 'format'>): Manifest {
@@ -62,7 +69,8 @@ export function readManifest(dir: string): Manifest {
   }
   const m = value as Partial<Manifest> | null;
   if (m?.format !== 'hkgai-bundle-1') throw new Refusal([brokenManifest(file, 'its format is not hkgai-bundle-1')]);
-  if (!Array.isArray(m.targets) || typeof m.files !== 'object' || m.files === null) throw new Refusal([brokenManifest(file, 'targets or files are missing')]);
+  if (!Array.isArray(m.targets) || typeof m.files !== 'object' || m.files === null)
+    throw new Refusal([brokenManifest(file, 'targets or files are missing')]);
   return m as Manifest;
 }
 

@@ -5,7 +5,15 @@ import * as problems from './problems.js';
 
 export type RopeScalingConfig =
   | { readonly kind: 'none' }
-  | { readonly kind: 'yarn'; readonly factor: number; readonly original: number; readonly betaFast: number; readonly betaSlow: number; readonly mscale: number; readonly mscaleAllDim: number }
+  | {
+      readonly kind: 'yarn';
+      readonly factor: number;
+      readonly original: number;
+      readonly betaFast: number;
+      readonly betaSlow: number;
+      readonly mscale: number;
+      readonly mscaleAllDim: number;
+    }
   | { readonly kind: 'llama3'; readonly factor: number; readonly low: number; readonly high: number; readonly original: number };
 
 /** What the config says of stored weights; a hint for messages and for graphs made without headers. */
@@ -100,7 +108,14 @@ export type ModelConfig = DenseConfig | DeepseekMoeConfig | DeepseekMlaConfig | 
 export type Family = ModelConfig['family'];
 
 const families: Readonly<Record<string, Family>> = {
-  qwen2: 'qwen2', llama: 'llama', deepseek: 'deepseek', deepseek_v2: 'deepseek_v2', deepseek_v3: 'deepseek_v3', kimi_k2: 'deepseek_v3', deepseek_v32: 'deepseek_v32', deepseek_v4: 'deepseek_v4',
+  qwen2: 'qwen2',
+  llama: 'llama',
+  deepseek: 'deepseek',
+  deepseek_v2: 'deepseek_v2',
+  deepseek_v3: 'deepseek_v3',
+  kimi_k2: 'deepseek_v3',
+  deepseek_v32: 'deepseek_v32',
+  deepseek_v4: 'deepseek_v4',
 };
 export const modelTypes = Object.keys(families);
 
@@ -127,7 +142,11 @@ class Fields {
   }
   wrong(key: string, expected: string): void {
     const p = this.place(key);
-    this.found.push(p?.line === undefined ? problems.configMissing(this.#file, key, expected) : problems.configValue(this.#file, key, p.shows ?? '', p.line, expected));
+    this.found.push(
+      p?.line === undefined
+        ? problems.configMissing(this.#file, key, expected)
+        : problems.configValue(this.#file, key, p.shows ?? '', p.line, expected),
+    );
   }
   /** A contradiction between fields, shown at one of them. */
   contradiction(key: string, what: string, why: string): void {
@@ -222,7 +241,13 @@ function ropeScaling(f: Fields): RopeScalingConfig {
       mscaleAllDim: s.real('mscale_all_dim', v => v >= 0, 'a number of 0 or more', 0),
     };
   if (kind === 'llama3')
-    return { kind, factor: s.real('factor', positive, positives), low: s.real('low_freq_factor', positive, positives), high: s.real('high_freq_factor', positive, positives), original: s.whole('original_max_position_embeddings') };
+    return {
+      kind,
+      factor: s.real('factor', positive, positives),
+      low: s.real('low_freq_factor', positive, positives),
+      high: s.real('high_freq_factor', positive, positives),
+      original: s.whole('original_max_position_embeddings'),
+    };
   if (kind === 'default') return { kind: 'none' };
   s.wrong(key, '"yarn", "llama3" or "default"');
   return { kind: 'none' };
@@ -251,7 +276,8 @@ function experts(f: Fields, scale?: number): Experts {
     normTopK: f.flag('norm_topk_prob', false),
     routedScale: f.real('routed_scaling_factor', positive, positives, scale ?? 1),
   };
-  if (e.topK > e.experts) f.contradiction('num_experts_per_tok', `${e.topK} experts a token are more than there are`, `n_routed_experts is ${e.experts}.`);
+  if (e.topK > e.experts)
+    f.contradiction('num_experts_per_tok', `${e.topK} experts a token are more than there are`, `n_routed_experts is ${e.experts}.`);
   return e;
 }
 function even(f: Fields, key: string, n: number): void {
@@ -268,7 +294,8 @@ export function parseConfig(text: string, file: string): ModelConfig {
     const { line, shows } = lineAt(text, e.at);
     throw new Refusal([problems.configNotJson(file, e.message, line, shows)]);
   }
-  if (!(root.value instanceof Map)) throw new Refusal([problems.configNotJson(file, 'it is not an object', 1, lineAt(text, root.at).shows)]);
+  if (!(root.value instanceof Map))
+    throw new Refusal([problems.configNotJson(file, 'it is not an object', 1, lineAt(text, root.at).shows)]);
   const outer = new Fields(root.value as ReadonlyMap<string, JsonNode>, text, file);
   const nested = outer.has('text_config') ? outer.object('text_config') : null;
   if (outer.found.length) throw new Refusal(outer.found);
@@ -283,10 +310,13 @@ export function parseConfig(text: string, file: string): ModelConfig {
   }
   const act = f.text('hidden_act');
   if (act !== null && act !== 'silu') f.unsupported('hidden_act', `the activation ${act} is not one that these models use`);
-  if (f.has('attention_bias') && f.plain('attention_bias') === true) f.unsupported('attention_bias', 'attention_bias is not something that hkgai compiles');
+  if (f.has('attention_bias') && f.plain('attention_bias') === true)
+    f.unsupported('attention_bias', 'attention_bias is not something that hkgai compiles');
   if (f.has('mlp_bias') && f.plain('mlp_bias') === true) f.unsupported('mlp_bias', 'mlp_bias is not something that hkgai compiles');
-  if (f.has('use_mrope') && f.plain('use_mrope') === true) f.unsupported('use_mrope', 'multimodal rope is not something that hkgai compiles');
-  if (f.has('use_sliding_window') && f.plain('use_sliding_window') === true) f.unsupported('use_sliding_window', 'a sliding window in Qwen2 is not something that hkgai compiles');
+  if (f.has('use_mrope') && f.plain('use_mrope') === true)
+    f.unsupported('use_mrope', 'multimodal rope is not something that hkgai compiles');
+  if (f.has('use_sliding_window') && f.plain('use_sliding_window') === true)
+    f.unsupported('use_sliding_window', 'a sliding window in Qwen2 is not something that hkgai compiles');
   const common: Common = {
     modelType: outerType ?? type,
     hidden: f.whole('hidden_size', 1, 1 << 20),
@@ -303,7 +333,14 @@ export function parseConfig(text: string, file: string): ModelConfig {
     quantisation: quantisation(f.has('quantization_config') ? f : outer),
     place: key => f.place(key) ?? outer.place(key),
   };
-  const config = family === 'qwen2' || family === 'llama' ? dense(f, common, family) : family === 'deepseek' ? moe16b(f, common) : family === 'deepseek_v4' ? v4(f, common) : mla(f, common, family);
+  const config =
+    family === 'qwen2' || family === 'llama'
+      ? dense(f, common, family)
+      : family === 'deepseek'
+        ? moe16b(f, common)
+        : family === 'deepseek_v4'
+          ? v4(f, common)
+          : mla(f, common, family);
   if (f.found.length) throw new Refusal(f.found);
   if (outer.found.length) throw new Refusal(outer.found);
   return config;
@@ -311,8 +348,14 @@ export function parseConfig(text: string, file: string): ModelConfig {
 
 function plainHeads(f: Fields, c: Common): { readonly kvHeads: number; readonly headDim: number } {
   const kvHeads = f.whole('num_key_value_heads', 1, 65536, c.heads);
-  if (c.heads % kvHeads !== 0) f.contradiction('num_key_value_heads', `${c.heads} heads cannot share ${kvHeads} key-value heads equally`, `num_attention_heads is ${c.heads}.`);
-  if (!f.has('head_dim') && c.hidden % c.heads !== 0) f.contradiction('hidden_size', `${c.hidden} cannot be divided among ${c.heads} heads`, 'There is no head_dim that says otherwise.');
+  if (c.heads % kvHeads !== 0)
+    f.contradiction(
+      'num_key_value_heads',
+      `${c.heads} heads cannot share ${kvHeads} key-value heads equally`,
+      `num_attention_heads is ${c.heads}.`,
+    );
+  if (!f.has('head_dim') && c.hidden % c.heads !== 0)
+    f.contradiction('hidden_size', `${c.hidden} cannot be divided among ${c.heads} heads`, 'There is no head_dim that says otherwise.');
   const headDim = f.whole('head_dim', 1, 65536, Math.max(1, Math.floor(c.hidden / c.heads)));
   even(f, f.has('head_dim') ? 'head_dim' : 'hidden_size', headDim);
   return { kvHeads, headDim };
@@ -321,7 +364,11 @@ function dense(f: Fields, c: Common, family: 'qwen2' | 'llama'): DenseConfig {
   return { ...c, family, ...plainHeads(f, c), intermediate: f.whole('intermediate_size'), qkvBias: family === 'qwen2' };
 }
 function layersSplit(f: Fields, c: Common): { readonly firstDense: number; readonly moeEvery: number; readonly intermediate: number } {
-  return { firstDense: f.whole('first_k_dense_replace', 0, c.layers, 0), moeEvery: f.whole('moe_layer_freq', 1, 4096, 1), intermediate: f.whole('intermediate_size') };
+  return {
+    firstDense: f.whole('first_k_dense_replace', 0, c.layers, 0),
+    moeEvery: f.whole('moe_layer_freq', 1, 4096, 1),
+    intermediate: f.whole('intermediate_size'),
+  };
 }
 function moe16b(f: Fields, c: Common): DeepseekMoeConfig {
   return { ...c, family: 'deepseek', ...plainHeads(f, c), ...experts(f), ...layersSplit(f, c) };
@@ -336,23 +383,44 @@ function mla(f: Fields, c: Common, family: DeepseekMlaConfig['family']): Deepsee
   const topkMethod = f.word('topk_method', ['greedy', 'group_limited_greedy', 'noaux_tc'], v2 ? 'greedy' : 'noaux_tc');
   const groups = f.whole('n_group', 1, 65536, 1);
   const topGroups = f.whole('topk_group', 1, 65536, 1);
-  if (e.experts % groups !== 0) f.contradiction('n_group', `${e.experts} experts cannot form ${groups} equal groups`, `n_routed_experts is ${e.experts}.`);
+  if (e.experts % groups !== 0)
+    f.contradiction('n_group', `${e.experts} experts cannot form ${groups} equal groups`, `n_routed_experts is ${e.experts}.`);
   if (topGroups > groups) f.contradiction('topk_group', `${topGroups} groups cannot be kept of ${groups}`, `n_group is ${groups}.`);
-  else if (topkMethod !== 'greedy' && e.topK > (e.experts / groups) * topGroups) f.contradiction('num_experts_per_tok', `${e.topK} experts cannot be chosen from ${topGroups} groups of ${e.experts / groups}`, `topk_group is ${topGroups}.`);
-  if (topkMethod === 'noaux_tc' && groups > 1 && e.experts / groups < 2) f.contradiction('n_group', `groups of ${e.experts / groups} expert have no two best`, 'noaux_tc ranks a group by its two best experts.');
+  else if (topkMethod !== 'greedy' && e.topK > (e.experts / groups) * topGroups)
+    f.contradiction(
+      'num_experts_per_tok',
+      `${e.topK} experts cannot be chosen from ${topGroups} groups of ${e.experts / groups}`,
+      `topk_group is ${topGroups}.`,
+    );
+  if (topkMethod === 'noaux_tc' && groups > 1 && e.experts / groups < 2)
+    f.contradiction(
+      'n_group',
+      `groups of ${e.experts / groups} expert have no two best`,
+      'noaux_tc ranks a group by its two best experts.',
+    );
   const rope = f.whole('qk_rope_head_dim', 2, 65536);
   even(f, 'qk_rope_head_dim', rope);
   const scoring = f.word('scoring_func', ['softmax', 'sigmoid'], v2 ? 'softmax' : 'sigmoid');
   const config: DeepseekMlaConfig = {
-    ...c, family, ...e, ...layersSplit(f, c),
+    ...c,
+    family,
+    ...e,
+    ...layersSplit(f, c),
     qLora: f.has('q_lora_rank') ? f.whole('q_lora_rank') : null,
-    kvLora: f.whole('kv_lora_rank'), nope: f.whole('qk_nope_head_dim', 1, 65536), rope, v: f.whole('v_head_dim', 1, 65536),
-    scoring, topkMethod, groups, topGroups,
+    kvLora: f.whole('kv_lora_rank'),
+    nope: f.whole('qk_nope_head_dim', 1, 65536),
+    rope,
+    v: f.whole('v_head_dim', 1, 65536),
+    scoring,
+    topkMethod,
+    groups,
+    topGroups,
     mtpLayers: f.whole('num_nextn_predict_layers', 0, 64, 0),
     index: family === 'deepseek_v32' ? index(f) : null,
   };
   if (config.index && config.qLora === null) f.contradiction('index_topk', 'an index needs the query latent', 'q_lora_rank is absent.');
-  if (config.index && config.index.dim < rope) f.contradiction('index_head_dim', `${config.index.dim} dimensions cannot hold ${rope} rotary ones`, `qk_rope_head_dim is ${rope}.`);
+  if (config.index && config.index.dim < rope)
+    f.contradiction('index_head_dim', `${config.index.dim} dimensions cannot hold ${rope} rotary ones`, `qk_rope_head_dim is ${rope}.`);
   return config;
 }
 
@@ -361,27 +429,58 @@ function v4(f: Fields, c: Common): DeepseekV4Config {
   const rope = f.whole('qk_rope_head_dim', 2, 65536);
   even(f, 'qk_rope_head_dim', rope);
   const headDim = f.whole('head_dim', 2, 65536);
-  if (rope > headDim) f.contradiction('qk_rope_head_dim', `${rope} rotary dimensions do not fit a head of ${headDim}`, `head_dim is ${headDim}.`);
+  if (rope > headDim)
+    f.contradiction('qk_rope_head_dim', `${rope} rotary dimensions do not fit a head of ${headDim}`, `head_dim is ${headDim}.`);
   const compressRatios = f.wholes('compress_ratios', 'a list with one ratio a layer');
   const targets = f.has('dspark_target_layer_ids') ? f.wholes('dspark_target_layer_ids', 'a list of layers') : null;
   const extra = compressRatios.length - c.layers;
-  if (f.has('compress_ratios') && extra < (targets ? 0 : mtpLayers)) f.contradiction('compress_ratios', `${compressRatios.length} ratios for ${c.layers} layers and ${mtpLayers} MTP blocks`, 'There is one for each.');
+  if (f.has('compress_ratios') && extra < (targets ? 0 : mtpLayers))
+    f.contradiction(
+      'compress_ratios',
+      `${compressRatios.length} ratios for ${c.layers} layers and ${mtpLayers} MTP blocks`,
+      'There is one for each.',
+    );
   const oGroups = f.whole('o_groups', 1, 65536);
-  if (c.heads % oGroups !== 0) f.contradiction('o_groups', `${c.heads} heads cannot form ${oGroups} equal groups`, `num_attention_heads is ${c.heads}.`);
+  if (c.heads % oGroups !== 0)
+    f.contradiction('o_groups', `${c.heads} heads cannot form ${oGroups} equal groups`, `num_attention_heads is ${c.heads}.`);
   const kv = f.whole('num_key_value_heads', 1, 65536, 1);
-  if (kv !== 1) f.contradiction('num_key_value_heads', `V4 attention has one key-value head, not ${kv}`, 'Keys and values are one vector for all heads.');
+  if (kv !== 1)
+    f.contradiction(
+      'num_key_value_heads',
+      `V4 attention has one key-value head, not ${kv}`,
+      'Keys and values are one vector for all heads.',
+    );
   const q = f.object('quantization_config');
-  const expertDtype = f.has('expert_dtype') ? f.word('expert_dtype', ['fp4', 'fp8']) : q?.has('expert_dtype') ? q.word('expert_dtype', ['fp4', 'fp8']) : null;
+  const expertDtype = f.has('expert_dtype')
+    ? f.word('expert_dtype', ['fp4', 'fp8'])
+    : q?.has('expert_dtype')
+      ? q.word('expert_dtype', ['fp4', 'fp8'])
+      : null;
   f.word('scoring_func', ['sqrtsoftplus'], 'sqrtsoftplus');
   const i = index(f);
-  if (i.dim < rope) f.contradiction('index_head_dim', `${i.dim} dimensions cannot hold ${rope} rotary ones`, `qk_rope_head_dim is ${rope}.`);
+  if (i.dim < rope)
+    f.contradiction('index_head_dim', `${i.dim} dimensions cannot hold ${rope} rotary ones`, `qk_rope_head_dim is ${rope}.`);
   return {
-    ...c, family: 'deepseek_v4', ...experts(f), headDim, rope, oGroups, compressRatios, mtpLayers, expertDtype, index: i,
-    qLora: f.whole('q_lora_rank'), oLora: f.whole('o_lora_rank'),
+    ...c,
+    family: 'deepseek_v4',
+    ...experts(f),
+    headDim,
+    rope,
+    oGroups,
+    compressRatios,
+    mtpLayers,
+    expertDtype,
+    index: i,
+    qLora: f.whole('q_lora_rank'),
+    oLora: f.whole('o_lora_rank'),
     hashLayers: f.whole('num_hash_layers', 0, 4096, 0),
     window: f.whole('sliding_window'),
     swigluLimit: f.has('swiglu_limit') ? f.real('swiglu_limit', positive, positives) : null,
-    hc: { streams: f.whole('hc_mult', 1, 64), iterations: f.whole('hc_sinkhorn_iters', 1, 1000), eps: f.real('hc_eps', v => v >= 0, 'a number of 0 or more', 1e-6) },
+    hc: {
+      streams: f.whole('hc_mult', 1, 64),
+      iterations: f.whole('hc_sinkhorn_iters', 1, 1000),
+      eps: f.real('hc_eps', v => v >= 0, 'a number of 0 or more', 1e-6),
+    },
     compressTheta: f.real('compress_rope_theta', v => v > 1, 'a number above 1', c.ropeTheta),
     dspark: targets === null ? null : { blocks: Math.max(0, extra), targets: targets.length, rank: f.whole('dspark_markov_rank') },
   };

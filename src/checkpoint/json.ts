@@ -82,7 +82,8 @@ export function parseJson(text: string): JsonNode {
   function value(depth: number, key?: number): JsonNode {
     space();
     const from = at;
-    const node = (v: JsonNode['value']): JsonNode => (key === undefined ? { value: v, at: from, end: at } : { value: v, at: from, end: at, key });
+    const node = (v: JsonNode['value']): JsonNode =>
+      key === undefined ? { value: v, at: from, end: at } : { value: v, at: from, end: at, key };
     switch (text[at]) {
       case '{': {
         if (depth >= deepest) stop(`nested deeper than ${deepest}`);
@@ -133,7 +134,11 @@ export function parseJson(text: string): JsonNode {
       case '"':
         return node(string());
       default: {
-        for (const [word, meaning] of [['true', true], ['false', false], ['null', null]] as const)
+        for (const [word, meaning] of [
+          ['true', true],
+          ['false', false],
+          ['null', null],
+        ] as const)
           if (text.startsWith(word, at)) {
             at += word.length;
             return node(meaning);
@@ -175,7 +180,8 @@ export function plainValue(node: JsonNode): unknown {
   const v = node.value;
   if (v instanceof Map) {
     const o = Object.create(null) as Record<string, unknown>;
-    for (const [k, n] of v as ReadonlyMap<string, JsonNode>) Object.defineProperty(o, k, { value: plainValue(n), enumerable: true, configurable: true, writable: true });
+    for (const [k, n] of v as ReadonlyMap<string, JsonNode>)
+      Object.defineProperty(o, k, { value: plainValue(n), enumerable: true, configurable: true, writable: true });
     return o;
   }
   return Array.isArray(v) ? (v as readonly JsonNode[]).map(plainValue) : v;

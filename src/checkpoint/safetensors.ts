@@ -7,8 +7,28 @@ import * as problems from './problems.js';
 
 /** Bits of one element of each dtype of the format. */
 export const dtypeBits = {
-  BOOL: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8,
-  I16: 16, U16: 16, F16: 16, BF16: 16, I32: 32, U32: 32, F32: 32, C64: 64, F64: 64, I64: 64, U64: 64,
+  BOOL: 8,
+  F4: 4,
+  F6_E2M3: 6,
+  F6_E3M2: 6,
+  U8: 8,
+  I8: 8,
+  F8_E5M2: 8,
+  F8_E4M3: 8,
+  F8_E8M0: 8,
+  F8_E4M3FNUZ: 8,
+  F8_E5M2FNUZ: 8,
+  I16: 16,
+  U16: 16,
+  F16: 16,
+  BF16: 16,
+  I32: 32,
+  U32: 32,
+  F32: 32,
+  C64: 64,
+  F64: 64,
+  I64: 64,
+  U64: 64,
 } as const;
 export type Dtype = keyof typeof dtypeBits;
 
@@ -144,7 +164,15 @@ function readMetadata(file: string, node: JsonNode, byteAt: (at: number) => numb
   return out;
 }
 
-function readEntry(file: string, name: string, node: JsonNode, text: string, data: number, byteAt: (at: number) => number, found: Problem[]): TensorEntry | null {
+function readEntry(
+  file: string,
+  name: string,
+  node: JsonNode,
+  text: string,
+  data: number,
+  byteAt: (at: number) => number,
+  found: Problem[],
+): TensorEntry | null {
   const shown = (n: JsonNode): string => (n.end - n.at > 60 ? text.slice(n.at, n.at + 57) + '...' : text.slice(n.at, n.end));
   const bad = (what: string, n: JsonNode): null => {
     found.push(problems.entryMalformed(file, name, what, byteAt(n.at), shown(n)));
@@ -152,13 +180,15 @@ function readEntry(file: string, name: string, node: JsonNode, text: string, dat
   };
   if (!(node.value instanceof Map)) return bad('its entry is not an object', node);
   const members = node.value as ReadonlyMap<string, JsonNode>;
-  for (const [k, n] of members) if (k !== 'dtype' && k !== 'shape' && k !== 'data_offsets') return bad(`${JSON.stringify(k)} is no member of a tensor's entry`, n);
+  for (const [k, n] of members)
+    if (k !== 'dtype' && k !== 'shape' && k !== 'data_offsets') return bad(`${JSON.stringify(k)} is no member of a tensor's entry`, n);
   const dtype = members.get('dtype');
   const shape = members.get('shape');
   const offsets = members.get('data_offsets');
   if (!dtype || !shape || !offsets) return bad(`${!dtype ? 'dtype' : !shape ? 'shape' : 'data_offsets'} is missing`, node);
   if (typeof dtype.value !== 'string') return bad('dtype is not a string', dtype);
-  const whole = (n: JsonNode): n is JsonNode & { readonly value: number } => typeof n.value === 'number' && Number.isSafeInteger(n.value) && n.value >= 0 && /^\d+$/.test(text.slice(n.at, n.end));
+  const whole = (n: JsonNode): n is JsonNode & { readonly value: number } =>
+    typeof n.value === 'number' && Number.isSafeInteger(n.value) && n.value >= 0 && /^\d+$/.test(text.slice(n.at, n.end));
   if (!Array.isArray(shape.value)) return bad('shape is not a list', shape);
   const dims = shape.value as readonly JsonNode[];
   if (dims.length > mostDimensions) {
@@ -175,7 +205,13 @@ function readEntry(file: string, name: string, node: JsonNode, text: string, dat
     found.push(problems.unknownDtype(file, name, dtype.value, byteAt(dtype.at + 1), Object.keys(dtypeBits)));
     return null;
   }
-  return { name, dtype: dtype.value as Dtype, shape: dims.map(d => d.value as number), file, bytes: [data + (pair[0]!.value as number), data + (pair[1]!.value as number)] };
+  return {
+    name,
+    dtype: dtype.value as Dtype,
+    shape: dims.map(d => d.value as number),
+    file,
+    bytes: [data + (pair[0]!.value as number), data + (pair[1]!.value as number)],
+  };
 }
 
 /** No holes, no overlaps, sizes as dtype and shape say. Returns the end of the last tensor. */
@@ -194,7 +230,8 @@ function checkLayout(file: string, data: number, tensors: readonly TensorEntry[]
     const bits = (zero ? 0 : elements) * dtypeBits[t.dtype];
     if (product * dtypeBits[t.dtype] > Number.MAX_SAFE_INTEGER) found.push(problems.shapeOverflow(file, t.name, t.shape));
     else if (bits % 8 !== 0) found.push(problems.bitsNotWhole(file, t.name, bits));
-    else if (to >= from && bits / 8 !== to - from) found.push(problems.sizeMismatch(file, t.name, t.dtype, t.shape, to - from, bits / 8, t.bytes));
+    else if (to >= from && bits / 8 !== to - from)
+      found.push(problems.sizeMismatch(file, t.name, t.dtype, t.shape, to - from, bits / 8, t.bytes));
     if (to > end) {
       end = to;
       before = t.name;

@@ -1,11 +1,11 @@
 // A checkpoint directory: config.json, one model.safetensors or shards with an index. Headers are the truth; the index is checked against them.
-import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { type Problem, Refusal } from '../../ir/problem.js';
 import { type ModelConfig, parseConfig } from './config.js';
 import { JsonError, type JsonNode, lineAt, parseJson } from './json.js';
 import * as problems from './problems.js';
-import { type Header, type TensorEntry, readHeader } from './safetensors.js';
+import { type Header, readHeader, type TensorEntry } from './safetensors.js';
 
 export type { TensorEntry } from './safetensors.js';
 
@@ -40,7 +40,9 @@ export function openCheckpoint(path: string, options: OpenOptions = {}): Checkpo
   if (!existsSync(join(dir, configFile))) throw new Refusal([problems.noConfig(dir)]);
   const config = parseConfig(readFileSync(join(dir, configFile), 'utf8'), configFile);
   if (isFile) return { dir, config, tensors: new Map(), files: [], headersOnly: true, notes: [] };
-  const present = readdirSync(dir).filter(f => f.endsWith('.safetensors')).sort();
+  const present = readdirSync(dir)
+    .filter(f => f.endsWith('.safetensors'))
+    .sort();
   const notes: string[] = [];
   const indexed = existsSync(join(dir, indexName));
   const files = indexed ? indexedFiles(dir) : { map: null, files: looseFiles(dir, present), total: null };
@@ -49,9 +51,13 @@ export function openCheckpoint(path: string, options: OpenOptions = {}): Checkpo
   if (files.map) {
     notes.push(...checkIndex(files.map, tensors, options.allowPhantomKeys === true));
     const stored = [...tensors.values()].reduce((n, t) => n + t.bytes[1] - t.bytes[0], 0);
-    if (files.total !== null && files.total !== stored) notes.push(`${indexName} says total_size ${files.total}; the shards hold ${stored} bytes of tensors.`);
+    if (files.total !== null && files.total !== stored)
+      notes.push(`${indexName} says total_size ${files.total}; the shards hold ${stored} bytes of tensors.`);
     const extra = present.filter(f => !files.files.includes(f));
-    if (extra.length) notes.push(`${extra.join(', ')} ${extra.length === 1 ? 'is' : 'are'} not in the index and ${extra.length === 1 ? 'was' : 'were'} not read.`);
+    if (extra.length)
+      notes.push(
+        `${extra.join(', ')} ${extra.length === 1 ? 'is' : 'are'} not in the index and ${extra.length === 1 ? 'was' : 'were'} not read.`,
+      );
   }
   return { dir, config, tensors, files: files.files, headersOnly: headers.some(h => h.headerOnly), notes };
 }
@@ -71,7 +77,9 @@ function looseFiles(dir: string, present: readonly string[]): readonly string[] 
   const total = Number(first[3]);
   const have = new Set(parts.map(p => Number(p![2])));
   const digits = first[2]!.length;
-  const missing = Array.from({ length: Math.min(total, 100_000) }, (_, i) => i + 1).filter(i => !have.has(i)).map(i => `${first[1]}-${String(i).padStart(digits, '0')}-of-${first[3]}.safetensors`);
+  const missing = Array.from({ length: Math.min(total, 100_000) }, (_, i) => i + 1)
+    .filter(i => !have.has(i))
+    .map(i => `${first[1]}-${String(i).padStart(digits, '0')}-of-${first[3]}.safetensors`);
   if (missing.length) throw new Refusal([problems.shardsIncomplete(dir, missing)]);
   return present;
 }
@@ -126,15 +134,25 @@ function indexedFiles(dir: string): Index {
   for (const [tensor, node] of weights.value as ReadonlyMap<string, JsonNode>) {
     if (typeof node.value !== 'string') return malformed(`${JSON.stringify(tensor)} is not sent to a file`, node);
     const line = lineOf(node.key ?? node.at);
-    if (!/^[^/\\\0]+$/.test(node.value) || node.value === '.' || node.value === '..' || /^[A-Za-z]:/.test(node.value)) found.push(problems.unsafeName(indexName, node.value, tensor, line));
-    else if (!node.value.endsWith('.safetensors')) found.push(problems.indexMalformed(indexName, `${tensor} is sent to ${JSON.stringify(node.value)}, which is not a safetensors file`, line, lineAt(text, node.at).shows));
+    if (!/^[^/\\\0]+$/.test(node.value) || node.value === '.' || node.value === '..' || /^[A-Za-z]:/.test(node.value))
+      found.push(problems.unsafeName(indexName, node.value, tensor, line));
+    else if (!node.value.endsWith('.safetensors'))
+      found.push(
+        problems.indexMalformed(
+          indexName,
+          `${tensor} is sent to ${JSON.stringify(node.value)}, which is not a safetensors file`,
+          line,
+          lineAt(text, node.at).shows,
+        ),
+      );
     map.set(tensor, { file: node.value, line });
   }
   if (found.length) throw new Refusal(found);
   const files = [...new Set([...map.values()].map(e => e.file))].sort();
   if (files.length === 0) return malformed('weight_map is empty', weights);
   const gone = files.filter(f => !existsSync(join(dir, f)));
-  if (gone.length) throw new Refusal(gone.map(f => problems.shardMissing(indexName, f, [...map.values()].filter(e => e.file === f).length)));
+  if (gone.length)
+    throw new Refusal(gone.map(f => problems.shardMissing(indexName, f, [...map.values()].filter(e => e.file === f).length)));
   return { map, files, total: typeof size === 'number' ? size : null };
 }
 
@@ -166,7 +184,11 @@ function merge(headers: readonly Header[]): ReadonlyMap<string, TensorEntry> {
   return tensors;
 }
 
-function checkIndex(map: ReadonlyMap<string, IndexEntry>, tensors: ReadonlyMap<string, TensorEntry>, allowPhantomKeys: boolean): readonly string[] {
+function checkIndex(
+  map: ReadonlyMap<string, IndexEntry>,
+  tensors: ReadonlyMap<string, TensorEntry>,
+  allowPhantomKeys: boolean,
+): readonly string[] {
   const found: Problem[] = [];
   const notes: string[] = [];
   for (const [name, { file, line }] of map) {

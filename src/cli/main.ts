@@ -42,7 +42,8 @@ async function fail(error: unknown, json: boolean): Promise<number> {
       if (i > 0) say('');
       tellProblem(p);
     }
-    if (refusal.problems.length > shown.length) say(`\n… and ${refusal.problems.length - shown.length} more of these; --json lists all of them.`);
+    if (refusal.problems.length > shown.length)
+      say(`\n… and ${refusal.problems.length - shown.length} more of these; --json lists all of them.`);
     return refusal.exit;
   }
   const io = error as NodeJS.ErrnoException;

@@ -9,21 +9,40 @@ export function fileProblem(e: NodeJS.ErrnoException): Problem {
       return problem('HK3900', `${e.path ?? 'a file'} is not there`, { places, next: 'Check the path.' });
     case 'EACCES':
     case 'EPERM':
-      return problem('HK9001', `${e.path ?? 'a file'} may not be opened by this user`, { places, why: `The system said ${e.code} to ${e.syscall}.`, next: 'Change its permissions or run as its owner.' });
+      return problem('HK9001', `${e.path ?? 'a file'} may not be opened by this user`, {
+        places,
+        why: `The system said ${e.code} to ${e.syscall}.`,
+        next: 'Change its permissions or run as its owner.',
+      });
     case 'ENOSPC':
-      return problem('HK9002', 'The disk is full', { places, why: 'What was written so far lies in a temporary directory and was removed.', next: 'Free space or name another output with -o.' });
+      return problem('HK9002', 'The disk is full', {
+        places,
+        why: 'What was written so far lies in a temporary directory and was removed.',
+        next: 'Free space or name another output with -o.',
+      });
     default:
-      return problem('HK9003', `${e.syscall ?? 'A system call'} failed: ${e.code ?? e.message}`, { places, next: 'Check the disk and its mount, then run the same command again.' });
+      return problem('HK9003', `${e.syscall ?? 'A system call'} failed: ${e.code ?? e.message}`, {
+        places,
+        next: 'Check the disk and its mount, then run the same command again.',
+      });
   }
 }
 
 /** Something the program did not expect: a bug of ours. */
 export function internalProblem(e: unknown): Problem {
   const text = e instanceof Error ? e.message : String(e);
-  return problem('HK1000', `Internal error: ${text}`, { why: 'This is a bug of hkgai, not of your input. Nothing was written to the output directory.', next: 'Run again with HKGAI_DEBUG=1 for the stack, and report it with the command.' });
+  return problem('HK1000', `Internal error: ${text}`, {
+    why: 'This is a bug of hkgai, not of your input. Nothing was written to the output directory.',
+    next: 'Run again with HKGAI_DEBUG=1 for the stack, and report it with the command.',
+  });
 }
 
 export const unknownCode = (code: string, near: readonly string[]): Problem =>
-  problem('HK2001', `${code} is not an error code or a tensor of a model named here`, { why: near.length ? `Codes close to it: ${near.join(', ')}.` : '', next: 'hkgai explain lists all codes.' });
-export const usage = (text: string): Problem => problem('HK2002', text, { next: 'hkgai --help shows the commands; hkgai COMMAND --help its options.' });
-export const badOption = (option: string, value: string, expected: string): Problem => problem('HK2003', `${option} ${value}: ${expected} was expected`, { next: 'Change the option.' });
+  problem('HK2001', `${code} is not an error code or a tensor of a model named here`, {
+    why: near.length ? `Codes close to it: ${near.join(', ')}.` : '',
+    next: 'hkgai explain lists all codes.',
+  });
+export const usage = (text: string): Problem =>
+  problem('HK2002', text, { next: 'hkgai --help shows the commands; hkgai COMMAND --help its options.' });
+export const badOption = (option: string, value: string, expected: string): Problem =>
+  problem('HK2003', `${option} ${value}: ${expected} was expected`, { next: 'Change the option.' });

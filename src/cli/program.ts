@@ -18,7 +18,9 @@ const list = (text: string, before: readonly string[] = []): readonly string[] =
 export async function run(args: readonly string[], version: string): Promise<number> {
   let code = 0;
   const program = new Command('hkgai')
-    .description('Compile DeepSeek-style checkpoints into programs and checkpoints for the chips at hand.\nNeeds Node alone; no network, no Python, no device.')
+    .description(
+      'Compile DeepSeek-style checkpoints into programs and checkpoints for the chips at hand.\nNeeds Node alone; no network, no Python, no device.',
+    )
     .version(version, '-V, --version')
     .showSuggestionAfterError()
     .exitOverride()

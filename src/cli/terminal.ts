@@ -33,7 +33,13 @@ export function bytes(n: number): string {
 }
 /** 671.03 B, 3.41 M. */
 export function count(n: number): string {
-  for (const [size, unit] of [[1e12, 'T'], [1e9, 'B'], [1e6, 'M'], [1e3, 'K']] as const) if (n >= size) return `${(n / size).toFixed(2)} ${unit}`;
+  for (const [size, unit] of [
+    [1e12, 'T'],
+    [1e9, 'B'],
+    [1e6, 'M'],
+    [1e3, 'K'],
+  ] as const)
+    if (n >= size) return `${(n / size).toFixed(2)} ${unit}`;
   return String(n);
 }
 export const grouped = (n: number): string => String(n).replace(/\B(?=(\d{3})+$)/g, ',');
@@ -43,13 +49,27 @@ export function table(rows: readonly (readonly string[])[], right: readonly numb
   const width = (i: number): number => Math.max(...rows.map(r => displayWidth(r[i] ?? '')));
   const widths = (rows[0] ?? []).map((_, i) => width(i));
   return rows
-    .map(r => r.map((c, i) => (right.includes(i) ? ' '.repeat(widths[i]! - displayWidth(c)) + c : i === r.length - 1 ? c : c + ' '.repeat(widths[i]! - displayWidth(c)))).join('  ').trimEnd())
+    .map(r =>
+      r
+        .map((c, i) =>
+          right.includes(i)
+            ? ' '.repeat(widths[i]! - displayWidth(c)) + c
+            : i === r.length - 1
+              ? c
+              : c + ' '.repeat(widths[i]! - displayWidth(c)),
+        )
+        .join('  ')
+        .trimEnd(),
+    )
     .join('\n');
 }
 /** Columns a text takes in a terminal: wide for CJK, none for colour codes. */
 export function displayWidth(text: string): number {
   let n = 0;
-  for (const c of text.replace(/\u001b\[[0-9;]*m/g, '')) n += /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{20000}-\u{3ffff}]/u.test(c) ? 2 : 1;
+  for (const c of text.replace(/\u001b\[[0-9;]*m/g, ''))
+    n += /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{20000}-\u{3ffff}]/u.test(c)
+      ? 2
+      : 1;
   return n;
 }
 
@@ -70,7 +90,12 @@ export async function progress(style: ProgressStyle): Promise<Progress> {
       return { step: () => {}, at: () => {}, done: () => {}, stop: () => {} };
     case 'json': {
       const line = (o: object): void => say(JSON.stringify(o));
-      return { step: text => line({ step: text }), at: (done, total) => line({ done, total }), done: text => line({ finished: text ?? '' }), stop: () => {} };
+      return {
+        step: text => line({ step: text }),
+        at: (done, total) => line({ done, total }),
+        done: text => line({ finished: text ?? '' }),
+        stop: () => {},
+      };
     }
     case 'plain': {
       let quarter = -1;

@@ -17,7 +17,11 @@ function largest(values: Float32Array, from: number, to: number): number {
  * int8, one scale a row: scale = max|row| / 127, code = round(x / scale).
  * @param values f32 [rows, columns] @returns codes i8 [rows, columns] and scales f32 [rows]
  */
-export function int8Rows(values: Float32Array, rows: number, columns: number): { readonly codes: Uint8Array; readonly scales: Float32Array } {
+export function int8Rows(
+  values: Float32Array,
+  rows: number,
+  columns: number,
+): { readonly codes: Uint8Array; readonly scales: Float32Array } {
   const codes = new Uint8Array(rows * columns);
   const scales = new Float32Array(rows);
   for (let r = 0; r < rows; r++) {
@@ -34,7 +38,12 @@ export function int8Rows(values: Float32Array, rows: number, columns: number): {
  * Rows are padded with zeros to a multiple of 8 codes, as engines read them in 32-bit words; the last group of a row may be short.
  * @param values f32 [rows, columns] @returns packed [rows, ceil(columns / 8) * 4] bytes and scales f32 [rows, ceil(columns / group)]
  */
-export function int4Groups(values: Float32Array, rows: number, columns: number, group: number): { readonly codes: Uint8Array; readonly scales: Float32Array } {
+export function int4Groups(
+  values: Float32Array,
+  rows: number,
+  columns: number,
+  group: number,
+): { readonly codes: Uint8Array; readonly scales: Float32Array } {
   const pitch = Math.ceil(columns / 8) * 4;
   const groups = Math.ceil(columns / group);
   const codes = new Uint8Array(rows * pitch).fill(0x88);

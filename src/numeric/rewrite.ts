@@ -4,7 +4,7 @@
 import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Part } from '../../ir/graph.js';
-import { type Storage, elements, f32 } from '../../ir/storage.js';
+import { elements, f32, type Storage } from '../../ir/storage.js';
 import { decodeMatrix } from './decode.js';
 import { int4Groups, int8Rows } from './quantise.js';
 
@@ -64,7 +64,10 @@ function writeAll(fd: number, from: Uint8Array, position: number): void {
 }
 
 /** The rows of a matrix in f32, some at a time: whole blocks of rows where scales are shared between rows. */
-function* decodedRows(dir: string, m: Requantised): Generator<{ readonly first: number; readonly rows: number; readonly values: Float32Array }> {
+function* decodedRows(
+  dir: string,
+  m: Requantised,
+): Generator<{ readonly first: number; readonly rows: number; readonly values: Float32Array }> {
   const s = m.storage;
   const step = s.kind === 'scaled' ? s.block[0] : 1;
   const each = Math.max(step, Math.floor(piece / m.columns / step) * step);
@@ -104,7 +107,9 @@ function writeMatrix(dir: string, out: number, m: Requantised, at: ReadonlyMap<s
 /** A safetensors header: names in the order given, padded with spaces to a multiple of 8. */
 export function headerBytes(outputs: readonly Output[]): Uint8Array {
   let at = 0;
-  const entries = outputs.map(o => `${JSON.stringify(o.name)}:${JSON.stringify({ dtype: o.dtype, shape: o.shape, data_offsets: [at, (at += o.size)] })}`);
+  const entries = outputs.map(
+    o => `${JSON.stringify(o.name)}:${JSON.stringify({ dtype: o.dtype, shape: o.shape, data_offsets: [at, (at += o.size)] })}`,
+  );
   const json = new TextEncoder().encode(`{"__metadata__":{"format":"pt"},${entries.join(',')}}`);
   const header = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20, 8);
   new DataView(header.buffer).setBigUint64(0, BigInt(header.length - 8), true);
@@ -179,4 +184,6 @@ export function rewriteCheckpoint(
 
 /** The storage that a form gives the graph's weight. */
 export const storageOf = (form: Form): Storage =>
-  form.to === 'int8' ? { kind: 'scaled', element: 'i8', block: [1, 0], scale: f32.element as 'f32' } : { kind: 'scaled', element: 'i4', block: [1, form.group], scale: 'f32' };
+  form.to === 'int8'
+    ? { kind: 'scaled', element: 'i8', block: [1, 0], scale: f32.element as 'f32' }
+    : { kind: 'scaled', element: 'i4', block: [1, form.group], scale: 'f32' };
