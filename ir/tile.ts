@@ -71,7 +71,8 @@ export type Binary = '+' | '-' | '*' | '/' | 'max' | 'min';
 /** True or false for each element; lives only inside `select`. */
 export type Mask =
   | { readonly m: '<' | '<=' | '=='; readonly a: Expr; readonly b: Expr }
-  | { readonly m: 'and' | 'or'; readonly a: Mask; readonly b: Mask };
+  | { readonly m: 'and'; readonly a: Mask; readonly b: Mask }
+  | { readonly m: 'or'; readonly a: Mask; readonly b: Mask };
 
 /** Said as [row, k]: into[m, n] = sum over k of a[m, k] * b[n, k]. */
 export type Operand =
@@ -132,7 +133,7 @@ export const add = intOp('+');
 export const sub = intOp('-');
 export const times = intOp('*');
 export const div = intOp('/');
-export const modulo = intOp('%');
+export const mod = intOp('%');
 export const ceildiv = intOp('ceildiv');
 export const min = intOp('min');
 export const max = intOp('max');
@@ -251,6 +252,12 @@ export function childrenOf(e: Expr): readonly Expr[] {
   }
 }
 function ofMask(m: Mask): readonly Expr[] {
-  return m.m === 'and' || m.m === 'or' ? [...ofMask(m.a), ...ofMask(m.b)] : [m.a, m.b];
+  switch (m.m) {
+    case 'and':
+    case 'or':
+      return [...ofMask(m.a), ...ofMask(m.b)];
+    default:
+      return [m.a, m.b];
+  }
 }
 export const refsOf = (e: Expr): readonly Ref[] => (e.e === 'ref' ? [e.ref] : childrenOf(e).flatMap(refsOf));
