@@ -1,0 +1,71 @@
+// The passes in their order, with the reasons for it. `checkOrder` holds the list to its reasons when the program starts.
+import type { Graph } from '../../ir/graph.js';
+import { absorbMla } from './absorb-mla.js';
+
+export interface Pass {
+  readonly name: string;
+  /** One sentence: what is different afterwards. */
+  readonly about: string;
+  /** Passes that must stand before this one, and why. */
+  readonly after: Readonly<Record<string, string>>;
+  run(graph: Graph): Graph;
+}
+
+export const passes: readonly Pass[] = [
+  {
+    name: 'absorb-mla',
+    about:
+      'Latent attention reads the latent itself: the key and value projections move to the query and the output, so no position is unrolled.',
+    after: {},
+    run: absorbMla,
+  },
+];
+
+/** A sentence for each reason that the order of the list breaks, and for each that names no pass. */
+export function orderObjections(list: readonly Pick<Pass, 'name' | 'after'>[]): readonly string[] {
+  const place = new Map(list.map((p, i) => [p.name, i]));
+  return list.flatMap((p, i) =>
+    Object.entries(p.after).flatMap(([other, reason]) => {
+      const at = place.get(other);
+      if (at === undefined) return [`${p.name} stands after ${other} (${reason}), but there is no such pass`];
+      return at < i ? [] : [`${p.name} must stand after ${other}: ${reason}`];
+    }),
+  );
+}
+const broken = orderObjections(passes);
+if (broken.length > 0) throw new Error(broken.join('\n'));
+
+export interface PassOptions {
+  /** Which graphs `onDump` is given: after every pass, after those that changed something, or after the one named. */
+  readonly dump?: 'all' | 'changed' | (string & {});
+  /** Called with the graph after a pass; `changed` false where the pass gave back the same graph. */
+  readonly onDump?: (pass: Pass, graph: Graph, changed: boolean) => void;
+  /** The name of the last pass to run. */
+  readonly stopAfter?: string;
+  /** What is wrong with a graph, a sentence each. Asked of the graph as it came and after each pass. */
+  readonly verify?: (graph: Graph) => readonly string[];
+}
+
+/** Run the passes in order. Throws where a graph does not verify, naming the pass that made it: that is a bug, not an input error. */
+export function runPasses(graph: Graph, options: PassOptions = {}, list: readonly Pass[] = passes): Graph {
+  for (const name of [options.stopAfter, options.dump === 'all' || options.dump === 'changed' ? undefined : options.dump]) {
+    if (name !== undefined && !list.some(p => p.name === name))
+      throw new RangeError(`there is no pass ${name}; there are ${list.map(p => p.name).join(', ')}`);
+  }
+  const hold = (g: Graph, where: string): void => {
+    const objections = options.verify?.(g) ?? [];
+    if (objections.length > 0) throw new Error(`the graph ${where} does not verify:\n${objections.join('\n')}`);
+  };
+  hold(graph, 'as built');
+  let now = graph;
+  for (const pass of list) {
+    const next = pass.run(now);
+    const changed = next !== now;
+    if (changed) hold(next, `after ${pass.name}`);
+    now = next;
+    if (options.dump === 'all' || options.dump === pass.name || (options.dump === 'changed' && changed))
+      options.onDump?.(pass, now, changed);
+    if (options.stopAfter === pass.name) break;
+  }
+  return now;
+}
