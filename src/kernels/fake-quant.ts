@@ -47,11 +47,11 @@ export interface FakeQuantSpec {
   readonly size: number;
 }
 
-/** The smallest power of two not below s, for 2^-64 < s < 2^63: from 2^63 down by halving steps. */
+/** The smallest power of two not below s, for 2^-128 < s < 2^63: from 2^63 down by shrinking steps. */
 function powerNotBelow(to: ReturnType<typeof tile>, s: Like): readonly Stmt[] {
   return [
     map(to, 2 ** 63),
-    ...[64, 32, 16, 8, 4, 2, 1].map(d => {
+    ...[64, 64, 32, 16, 8, 4, 2, 1].map(d => {
       const less = mul(to, 2 ** -d);
       return map(to, select(le(s, less), less, to));
     }),
@@ -101,7 +101,7 @@ export function fakeQuant(name: string, spec: FakeQuantSpec): Kernel {
       load(whole, view(x, at)),
       map(as(v, 1, size), window),
       maximum(top, [blocks, block], 1, abs(v)),
-      map(top, mul(larger(top, spec.least), 1 / format.largest)),
+      map(top, over(larger(top, spec.least), format.largest)),
       ...(spec.scale === 'e8m0' ? powerNotBelow(s, top) : [map(s, top)]),
       map(v, over(v, s)),
       ...rounded(v, format)(magic, q),

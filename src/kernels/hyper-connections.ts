@@ -5,7 +5,6 @@ import {
   ceildiv,
   contract,
   exp,
-  heldT,
   input,
   type Kernel,
   load,
@@ -184,8 +183,7 @@ export function hcPost(name: string, { streams: n, width, chunk }: StreamsSpec):
   const m = tile('m', 1, mixes);
   const xs = tile('xs', n, chunk);
   const zs = tile('zs', 1, chunk);
-  const post = tile('post', n, 1);
-  const c = tile('c', n, n);
+  const by = tile('by', n, 1);
   const out = tile('out', n, chunk);
   const j = times(sym('j'), chunk);
   return {
@@ -200,10 +198,13 @@ export function hcPost(name: string, { streams: n, width, chunk }: StreamsSpec):
       load(m, view(ws, [t, 0])),
       load(xs, view(x, [t, 0, j])),
       load(zs, view(z, [t, j])),
-      map(as(post, 1, n), part(m, [0, n], [1, n])),
-      map(as(c, 1, n * n), part(m, [0, 2 * n], [1, n * n])),
-      contract(out, heldT(c), heldT(xs), n, n),
-      map(out, plus(out, mul(zs, post))),
+      map(as(by, 1, n), part(m, [0, n], [1, n])),
+      map(out, mul(by, zs)),
+      // row i of C, stood up, says how much of stream i each stream gets
+      ...Array.from({ length: n }, (_, i) => [
+        map(as(by, 1, n), part(m, [0, (2 + i) * n], [1, n])),
+        map(out, plus(out, mul(by, part(xs, [i, 0], [1, chunk])))),
+      ]).flat(),
       store(view(y, [t, 0, j]), out),
     ],
   };

@@ -1,0 +1,426 @@
+// From a graph to launches: one rule an op, and for each the kernels by number of rows. Tile sizes are candidates, best first; a chip's
+// objection passes to the next. States are as large as the limits say, so their capacities are constants of the kernels.
+import { type Dim, type Graph, inputsOf, needed, type Value, type ValueOf } from '../../ir/graph.js';
+import type { OpName } from '../../ir/ops.js';
+import type { Argument, Launch, Program, Variant } from '../../ir/program.js';
+import { frequencies } from '../../ir/rope.js';
+import { i32 } from '../../ir/storage.js';
+import type { Kernel } from '../../ir/tile.js';
+import { appendRows } from '../kernels/append.js';
+import { attention } from '../kernels/attention.js';
+import { chooseExperts } from '../kernels/choose-experts.js';
+import { concatColumns, sliceColumns } from '../kernels/columns.js';
+import { compress } from '../kernels/compress.js';
+import { addRows, scaleRows, sigmoidGate } from '../kernels/elementwise.js';
+import { expertWeights } from '../kernels/expert-weights.js';
+import { type ExpertsSpec, expertsFewDown, expertsFewUp } from '../kernels/experts-few.js';
+import { expertLines, expertPlan, expertsCombine, expertsDown, expertsUp } from '../kernels/experts-many.js';
+import { fakeQuant } from '../kernels/fake-quant.js';
+import { gateUp } from '../kernels/gate-up.js';
+import { gatherRows } from '../kernels/gather.js';
+import { groupedMatmul, groupedMatmulTransposed } from '../kernels/grouped-matmul.js';
+import { hadamard } from '../kernels/hadamard.js';
+import { hcExpand, hcMix, hcPost, hcPre, hcSplit } from '../kernels/hyper-connections.js';
+import { indexScores } from '../kernels/index-scores.js';
+import { layerNorm } from '../kernels/layer-norm.js';
+import { type MatmulTiles, matmul } from '../kernels/matmul.js';
+import { rmsNorm } from '../kernels/rms-norm.js';
+import { rope } from '../kernels/rope.js';
+import { routerScores } from '../kernels/router-scores.js';
+import { swiglu } from '../kernels/swiglu.js';
+import { topIndices } from '../kernels/top-indices.js';
+import { divisorUpTo, Lowering, type LoweringOptions, storageWord, widthOf } from './lowering.js';
+
+/** Row counts at which products change their kernel, and the tiles that may serve each, best first. */
+const products: readonly { readonly upTo: number | null; readonly tiles: readonly [MatmulTiles, ...MatmulTiles[]] }[] = [
+  {
+    upTo: 1,
+    tiles: [
+      { m: 1, n: 32, k: 256 },
+      { m: 1, n: 16, k: 128 },
+    ],
+  },
+  {
+    upTo: 8,
+    tiles: [
+      { m: 8, n: 32, k: 256 },
+      { m: 8, n: 16, k: 64 },
+    ],
+  },
+  {
+    upTo: null,
+    tiles: [
+      { m: 64, n: 64, k: 128 },
+      { m: 32, n: 32, k: 64 },
+      { m: 16, n: 16, k: 32 },
+    ],
+  },
+];
+const chunkOf = (width: number, most = 1024): number => Math.min(width, most);
+
+/** One kernel whatever the number of rows. */
+const always = (kernel: Kernel, args: readonly Argument[], sizes: readonly Dim[]): readonly [Variant] => [
+  { upTo: null, kernel, args, sizes },
+];
+const rowsOf = (v: Value): Dim => v.type.shape[0] as Dim;
+
+/** A launch of one kernel over the rows of its value: inputs in order, then the value. */
+function simple<S>(
+  c: Lowering,
+  v: Value,
+  name: string,
+  make: (name: string, spec: S) => Kernel,
+  inputs: readonly (Value | Argument | undefined)[],
+  ...candidates: readonly [S, ...S[]]
+): readonly Launch[] {
+  const args = inputs.flatMap(i => (i === undefined ? [] : ['kind' in i ? i : c.arg(i)]));
+  return [c.launch(v, always(c.kernel(name, make, ...candidates), [...args, c.own(v)], [rowsOf(v)]))];
+}
+/** A launch with a kernel for each range of row counts. */
+function byRows<S>(
+  c: Lowering,
+  v: Value,
+  name: string,
+  make: (name: string, spec: S) => Kernel,
+  inputs: readonly (Value | undefined)[],
+  spec: (tiles: MatmulTiles) => S,
+): readonly Launch[] {
+  const args = [...inputs.flatMap(i => (i ? [c.arg(i)] : [])), c.own(v)];
+  const [first, ...rest] = products.map(({ upTo, tiles: [best, ...others] }): Variant => {
+    const kernel = c.kernel(`${name}_m${best.m}`, make, spec(best), ...others.map(spec));
+    return { upTo, kernel, args, sizes: [rowsOf(v)] };
+  });
+  return [c.launch(v, [first as Variant, ...rest])];
+}
+
+type Rule<K extends OpName> = (v: ValueOf<K>, c: Lowering) => readonly Launch[];
+const nothing = (): readonly Launch[] => [];
+
+const rules: { readonly [K in OpName]: Rule<K> } = {
+  input: nothing,
+  weight: nothing,
+  state: nothing,
+
+  gather(v, c) {
+    const { table, ids } = v.inputs;
+    const from = table.type.shape[0] as Dim;
+    const width = widthOf(v);
+    const whole = v.type.storage.element === 'i32';
+    const spec = { from: typeof from === 'number' ? from : null, width, table: table.type.storage, whole, chunk: chunkOf(width) };
+    const kernel = c.kernel(`gather_${width}_${storageWord(table.type.storage)}`, gatherRows, spec);
+    const sizes = typeof from === 'number' ? [rowsOf(v)] : [rowsOf(v), from];
+    return [c.launch(v, always(kernel, [c.arg(table), c.arg(ids), c.own(v)], sizes))];
+  },
+  slice(v, c) {
+    const { from, size, heads = 1 } = v.attributes;
+    const spec = { heads, width: widthOf(v.inputs.x) / heads, from, size, block: divisorUpTo(heads, 16) };
+    return simple(c, v, `slice_${heads}x${size}`, sliceColumns, [v.inputs.x], spec);
+  },
+  concat(v, c) {
+    const { heads } = v.attributes;
+    const spec = { heads, a: widthOf(v.inputs.a) / heads, b: widthOf(v.inputs.b) / heads, block: divisorUpTo(heads, 16) };
+    return simple(c, v, `concat_${heads}x${spec.a}x${spec.b}`, concatColumns, [v.inputs.a, v.inputs.b], spec);
+  },
+  add: (v, c) => simple(c, v, `add_${widthOf(v)}`, addRows, [v.inputs.a, v.inputs.b], { width: widthOf(v), chunk: chunkOf(widthOf(v)) }),
+  scale: (v, c) =>
+    simple(c, v, `scale_${widthOf(v)}`, scaleRows, [v.inputs.x], { width: widthOf(v), chunk: chunkOf(widthOf(v)), by: v.attributes.by }),
+  append(v, c) {
+    const { rows, positions, sequences } = v.inputs;
+    const state = c.state(v);
+    const spec = { state, every: v.attributes.every, rows: rows.type.storage, chunk: chunkOf(state.width) };
+    const kernel = c.kernel(`append_${state.width}`, appendRows, spec);
+    const args = [rows, positions, sequences, v].map(i => c.arg(i));
+    return [c.launch(v, always(kernel, args, [rowsOf(rows)]), { rows: rowsOf(rows) })];
+  },
+
+  rms_norm(v, c) {
+    const { width, eps } = v.attributes;
+    const { x, weight } = v.inputs;
+    const groups = widthOf(x) / width;
+    const spec = { groups, width, eps, weight: weight?.type.storage ?? null };
+    const candidates = [8192, 1024].map(most => ({ ...spec, chunk: chunkOf(width, most) }));
+    return simple(c, v, `rms_norm_${groups}x${width}`, rmsNorm, [x, weight], ...(candidates as [(typeof candidates)[0]]));
+  },
+  layer_norm(v, c) {
+    const { x, weight, bias } = v.inputs;
+    const spec = { width: widthOf(x), eps: v.attributes.eps, weight: weight.type.storage, bias: bias.type.storage };
+    return simple(c, v, `layer_norm_${spec.width}`, layerNorm, [x, weight, bias], spec);
+  },
+  rope(v, c) {
+    const { heads, offset, layout, inverse, stride, table } = v.attributes;
+    const { scaling, dims } = table;
+    const width = widthOf(v) / heads;
+    const magnitude = scaling.kind === 'yarn' ? scaling.magnitude : 1;
+    const spec = { heads, width, offset, dims, layout, inverse, stride, magnitude, block: divisorUpTo(heads, 16) };
+    const turn = c.table('frequencies', frequencies(table));
+    return simple(c, v, `rope_${heads}x${width}`, rope, [v.inputs.x, v.inputs.positions, turn], spec, { ...spec, block: 1 });
+  },
+  hadamard(v, c) {
+    const { width } = v.attributes;
+    const groups = widthOf(v) / width;
+    const spec = { groups, width, block: divisorUpTo(groups, 8) };
+    return simple(c, v, `hadamard_${groups}x${width}`, hadamard, [v.inputs.x], spec, { ...spec, block: 1 });
+  },
+  fake_quant(v, c) {
+    const { heads } = v.attributes;
+    return simple(c, v, `fake_quant_${v.attributes.element}`, fakeQuant, [v.inputs.x], { ...v.attributes, width: widthOf(v) / heads });
+  },
+
+  linear(v, c) {
+    const { x, weight, bias } = v.inputs;
+    const outputs = widthOf(v);
+    const inputs = widthOf(x);
+    return byRows(c, v, `linear_${outputs}x${inputs}_${storageWord(weight.type.storage)}`, matmul, [x, weight, bias], tiles => ({
+      outputs,
+      inputs,
+      weight: weight.type.storage,
+      bias: bias?.type.storage ?? null,
+      tiles,
+    }));
+  },
+  grouped_linear(v, c) {
+    const { x, weight } = v.inputs;
+    const { groups, stride, from, size, transposed } = v.attributes;
+    const columns = widthOf(weight);
+    const name = `grouped_linear_${groups}x${size}x${columns}${transposed ? '_t' : ''}`;
+    const spec = { groups, stride, from, size, columns, weight: weight.type.storage };
+    return transposed
+      ? byRows(c, v, name, groupedMatmulTransposed, [x, weight], ({ m, n }) => ({
+          ...spec,
+          tiles: { m: Math.min(m, 16), n, k: Math.min(size, 128) },
+        }))
+      : byRows(c, v, name, groupedMatmul, [x, weight], tiles => ({ ...spec, tiles }));
+  },
+  swiglu(v, c) {
+    const { gate, up } = v.inputs;
+    const { limit } = v.attributes;
+    const width = widthOf(v);
+    const both = gateAndUp(v);
+    if (!both) return simple(c, v, `swiglu_${width}`, swiglu, [gate, up], { width, limit, chunk: chunkOf(width) });
+    const x = both[0].inputs.x;
+    const [g, u] = both.map(l => l.inputs.weight) as [Value, Value];
+    const inputs = widthOf(x);
+    const name = `gate_up_${width}x${inputs}_${storageWord(g.type.storage)}`;
+    return byRows(c, v, name, gateUp, [x, g, u], tiles => ({
+      outputs: width,
+      inputs,
+      gate: g.type.storage,
+      up: u.type.storage,
+      limit,
+      tiles,
+    }));
+  },
+
+  mla: v => {
+    throw new Error(`${v.name}: absorb-mla stands before choose-kernels`);
+  },
+  attention(v, c) {
+    const { q, state, compressed, positions, sequences, selected, sink } = v.inputs;
+    const { attributes: a } = v;
+    const spec = {
+      ...a,
+      state: c.state(state),
+      compressed: compressed ? c.state(compressed) : null,
+      selected: selected ? widthOf(selected) : null,
+      sink: sink?.type.storage ?? null,
+    };
+    const sharing = a.heads / a.kvHeads;
+    const sizes = [
+      [16, 32],
+      [16, 16],
+      [8, 8],
+      [4, 8],
+    ] as const;
+    const candidates = sizes.map(([heads, context]) => ({ ...spec, tiles: { heads: divisorUpTo(sharing, heads), context } }));
+    const name = `attention_${a.heads}x${a.width}${a.kvHeads === a.heads ? '' : `_kv${a.kvHeads}`}${compressed ? '_compressed' : ''}${selected ? '_selected' : ''}`;
+    const inputs = [q, state, compressed, positions, sequences, selected, sink];
+    return simple(c, v, name, attention, inputs, ...(candidates as [(typeof candidates)[0]]));
+  },
+  compress(v, c) {
+    const { state, ape, positions, sequences } = v.inputs;
+    const { ratio, overlap, width } = v.attributes;
+    const spec = { ratio, overlap, width, ape: ape.type.storage, state: c.state(state) };
+    const candidates = [128, 32].map(most => ({ ...spec, chunk: chunkOf(width, most) }));
+    return simple(
+      c,
+      v,
+      `compress_${ratio}_${width}`,
+      compress,
+      [state, ape, positions, sequences],
+      ...(candidates as [(typeof candidates)[0]]),
+    );
+  },
+  index_scores(v, c) {
+    const { q, weights, state, positions, sequences } = v.inputs;
+    const { heads, width, ratio } = v.attributes;
+    const spec = { heads, width, ratio, state: c.state(state) };
+    const candidates = [64, 16].map(context => ({ ...spec, context }));
+    return simple(
+      c,
+      v,
+      `index_scores_${heads}x${width}`,
+      indexScores,
+      [q, weights, state, positions, sequences],
+      ...(candidates as [(typeof candidates)[0]]),
+    );
+  },
+  top_indices(v, c) {
+    const columns = c.limit(v.inputs.scores.type.shape[1] as Dim);
+    return simple(c, v, `top_${v.attributes.k}`, topIndices, [v.inputs.scores], {
+      k: v.attributes.k,
+      columns,
+      chunk: chunkOf(columns, 256),
+    });
+  },
+
+  router_scores: (v, c) =>
+    simple(c, v, `router_scores_${v.attributes.f}_${widthOf(v)}`, routerScores, [v.inputs.logits], {
+      experts: widthOf(v),
+      f: v.attributes.f,
+    }),
+  choose_experts(v, c) {
+    const { scores, bias } = v.inputs;
+    const experts = widthOf(scores);
+    return simple(c, v, `choose_${v.attributes.k}_of_${experts}`, chooseExperts, [scores, bias], {
+      ...v.attributes,
+      experts,
+      bias: bias?.type.storage ?? null,
+    });
+  },
+  expert_weights(v, c) {
+    const { scores, indices } = v.inputs;
+    const spec = { ...v.attributes, experts: widthOf(scores), k: widthOf(indices) };
+    return simple(c, v, `expert_weights_${spec.k}_of_${spec.experts}`, expertWeights, [scores, indices], spec);
+  },
+  experts: launchExperts,
+
+  hc_expand(v, c) {
+    const width = widthOf(v.inputs.x);
+    const { streams } = v.attributes;
+    return simple(c, v, `hc_expand_${streams}x${width}`, hcExpand, [v.inputs.x], { streams, width, chunk: chunkOf(width) });
+  },
+  hc_mix(v, c) {
+    const { x, weight } = v.inputs;
+    const width = widthOf(x);
+    const spec = { mixes: widthOf(v), width, eps: v.attributes.eps, weight: weight.type.storage, chunk: chunkOf(width) };
+    return simple(c, v, `hc_mix_${spec.mixes}x${width}`, hcMix, [x, weight], spec);
+  },
+  hc_split(v, c) {
+    const { mix, scale, base } = v.inputs;
+    const spec = { ...v.attributes, scale: scale.type.storage, base: base.type.storage };
+    return simple(c, v, `hc_split_${v.attributes.streams}`, hcSplit, [mix, scale, base], spec);
+  },
+  hc_gate(v, c) {
+    const { mix, scale, base } = v.inputs;
+    const width = widthOf(v);
+    const spec = { width, chunk: chunkOf(width), eps: v.attributes.eps, scale: scale.type.storage, base: base.type.storage };
+    return simple(c, v, `hc_gate_${width}`, sigmoidGate, [mix, scale, base], spec);
+  },
+  hc_pre(v, c) {
+    const { x, weights } = v.inputs;
+    const width = widthOf(v);
+    const spec = { streams: v.attributes.streams, width, chunk: chunkOf(width), weights: widthOf(weights) };
+    return simple(c, v, `hc_pre_${spec.streams}x${width}`, hcPre, [x, weights], spec);
+  },
+  hc_post(v, c) {
+    const { x, weights, y } = v.inputs;
+    const width = widthOf(y);
+    const spec = { streams: v.attributes.streams, width, chunk: chunkOf(width) };
+    return simple(c, v, `hc_post_${spec.streams}x${width}`, hcPost, [x, weights, y], spec);
+  },
+};
+
+/**
+ * Few rows: two launches over (row, chosen expert). Many: lines in expert order, so that an expert's weights are read once for all its rows.
+ * The bound is where half the experts would be read twice if the choices were even.
+ */
+function launchExperts(v: ValueOf<'experts'>, c: Lowering): readonly Launch[] {
+  const { x, indices, weights, gate, up, down } = v.inputs;
+  const [experts, inner, width] = gate.type.shape as readonly [number, number, number];
+  const k = widthOf(indices);
+  const storage = { gate: gate.type.storage, up: up.type.storage, down: down.type.storage };
+  const spec: ExpertsSpec = { experts, k, width, inner, ...storage, ...v.attributes };
+  const few = Math.max(1, Math.floor(experts / (2 * k)));
+  const word = `${experts}x${inner}x${width}_${storageWord(storage.gate)}`;
+  const rows = rowsOf(v);
+  const before = spec.weigh === 'before';
+  const m = 16;
+  const entries: Dim = { op: '*', a: rows, b: k };
+  const blocks: Dim = { op: '+', a: { op: 'ceildiv', a: entries, b: m }, b: experts };
+  const lines: Dim = { op: '*', a: blocks, b: m };
+
+  const fewTiles = [
+    { spec, tiles: { n: 32, k: 256 } },
+    { spec, tiles: { n: 16, k: 128 } },
+  ] as const;
+  const manyTiles = [64, 32, 16].map(n => ({ spec, tiles: { m, n, k: 128 } })) as [{ spec: ExpertsSpec; tiles: MatmulTiles }];
+  const plan = { experts, k, m, chunk: 64 };
+  const [a, w, i, g, u, d, y] = [...[x, weights, indices, gate, up, down].map(n => c.arg(n)), c.own(v)] as [
+    Argument,
+    Argument,
+    Argument,
+    Argument,
+    Argument,
+    Argument,
+    Argument,
+  ];
+  const h1 = c.scratch(v, 'chosen_h', [few, k, inner]);
+  const entryOf = c.scratch(v, 'entry_of', [lines, 1], i32);
+  const lineOf = c.scratch(v, 'line_of', [entries, 1], i32);
+  const expertOf = c.scratch(v, 'expert_of', [blocks, 1], i32);
+  const h = c.scratch(v, 'h', [lines, inner]);
+  const z = c.scratch(v, 'z', [lines, width]);
+
+  const at = (upTo: number | null, kernel: Kernel | null, ...args: readonly Argument[]): Variant => ({
+    upTo,
+    kernel,
+    args,
+    sizes: kernel ? [rows] : [],
+  });
+  const step = (last: boolean, atFew: Variant, atMany: Variant): Launch => c.launch(v, [atFew, atMany], { last });
+  const idle = at(few, null);
+  const fewUp = c.kernel(`experts_few_up_${word}`, expertsFewUp, ...fewTiles);
+  const fewDown = c.kernel(`experts_few_down_${word}`, expertsFewDown, ...fewTiles);
+  const manyUp = c.kernel(`experts_up_${word}`, expertsUp, ...manyTiles);
+  const manyDown = c.kernel(`experts_down_${word}`, expertsDown, ...manyTiles);
+  const combine = c.kernel(`experts_combine_${word}`, expertsCombine, { spec, m, chunk: chunkOf(width, 512) });
+  return [
+    step(false, idle, at(null, c.kernel(`expert_lines_${k}_of_${experts}`, expertLines, plan), entryOf)),
+    step(false, idle, at(null, c.kernel(`expert_plan_${k}_of_${experts}`, expertPlan, plan), i, lineOf, entryOf, expertOf)),
+    step(
+      false,
+      at(few, fewUp, a, i, ...(before ? [w] : []), g, u, h1),
+      at(null, manyUp, a, ...(before ? [w] : []), entryOf, expertOf, g, u, h),
+    ),
+    step(false, at(few, fewDown, h1, i, ...(before ? [] : [w]), d, y), at(null, manyDown, h, expertOf, d, z)),
+    step(true, idle, at(null, combine, z, lineOf, ...(before ? [] : [w]), y)),
+  ];
+}
+
+/** The projections of a SwiGLU where both are plain linears of the same x. */
+function gateAndUp({ inputs: { gate, up } }: ValueOf<'swiglu'>): readonly [gate: ValueOf<'linear'>, up: ValueOf<'linear'>] | null {
+  if (gate.op !== 'linear' || up.op !== 'linear') return null;
+  return gate.inputs.x === up.inputs.x && !gate.inputs.bias && !up.inputs.bias ? [gate, up] : null;
+}
+
+/** Linears that only a SwiGLU reads are computed in its kernel. */
+function fusedAway(graph: Graph): ReadonlySet<Value> {
+  const users = new Map<Value, Value[]>();
+  for (const v of graph.values) for (const [, i] of inputsOf(v)) users.set(i, [...(users.get(i) ?? []), v]);
+  const outputs = new Set(Object.values(graph.outputs));
+  const lone = (v: Value): boolean => users.get(v)?.length === 1 && !outputs.has(v);
+  const pairs = graph.values.flatMap(v => (v.op === 'swiglu' ? [gateAndUp(v) ?? []] : []));
+  return new Set(pairs.filter(pair => pair.every(lone)).flat());
+}
+
+/** The program of a graph: launches in the graph's order, buffers without offsets. Values that no output needs are left out. */
+export function chooseKernels(graph: Graph, options: LoweringOptions = {}): Program {
+  const c = new Lowering(graph, options);
+  const fused = fusedAway(graph);
+  const values = needed(graph, Object.values(graph.outputs));
+  const launches = values.filter(v => !fused.has(v)).flatMap(v => (rules[v.op] as (v: Value, c: Lowering) => readonly Launch[])(v, c));
+  const weights = values.filter((v): v is ValueOf<'weight'> => v.op === 'weight');
+  const states = values.filter((v): v is ValueOf<'state'> => v.op === 'state');
+  const outputs = Object.fromEntries(Object.entries(graph.outputs).map(([name, v]) => [name, v.name]));
+  return { graph, launches, buffers: c.buffers, arena: 0, weights, states, outputs };
+}

@@ -1,0 +1,143 @@
+// What choosing kernels works with: where values lie, kernels by name, scratch memory.
+import { type Dim, type Graph, needed, sizeOf, type Type, type Value, type ValueOf } from '../../ir/graph.js';
+import type { Argument, Buffer, Launch, Variant } from '../../ir/program.js';
+import { elements, f32, type Storage, storageName } from '../../ir/storage.js';
+import type { Kernel } from '../../ir/tile.js';
+import type { StateSpec } from '../kernels/state.js';
+
+export interface LoweringOptions {
+  /** Why a chip cannot run a kernel, as a sentence; null where it can. The first candidate without an objection is taken. */
+  readonly objection?: (kernel: Kernel) => string | null;
+}
+
+export class Lowering {
+  readonly buffers: Buffer[] = [];
+  readonly #kernels = new Map<string, Kernel>();
+  readonly #names = new Set<string>();
+  readonly #tables = new Map<string, Argument & { readonly kind: 'table' }>();
+  readonly #needs: readonly (readonly [output: string, values: ReadonlySet<Value>])[];
+  readonly #graph: Graph;
+  readonly #options: LoweringOptions;
+
+  constructor(graph: Graph, options: LoweringOptions) {
+    this.#graph = graph;
+    this.#options = options;
+    this.#needs = Object.entries(graph.outputs).map(([name, v]) => [name, new Set(needed(graph, [v]))] as const);
+  }
+
+  /**
+   * The first of the candidates that nothing objects to. Equal makings give the same kernel; where two differ but would be called the same,
+   * the later one is numbered. Throws with every objection where all are refused.
+   */
+  kernel<S>(name: string, make: (name: string, spec: S) => Kernel, ...candidates: readonly [S, ...S[]]): Kernel {
+    const objections: string[] = [];
+    for (const spec of candidates) {
+      const key = `${make.name} ${name} ${JSON.stringify(spec)}`;
+      const known = this.#kernels.get(key);
+      if (known) return known;
+      const made = make(this.#freeName(name), spec);
+      const objection = this.#options.objection?.(made) ?? null;
+      if (objection === null) {
+        this.#names.add(made.name);
+        this.#kernels.set(key, made);
+        return made;
+      }
+      objections.push(objection);
+    }
+    throw new Error(`no tile sizes of ${name} fit:\n${objections.join('\n')}`);
+  }
+  #freeName(name: string): string {
+    if (!this.#names.has(name)) return name;
+    let n = 2;
+    while (this.#names.has(`${name}_${n}`)) n++;
+    return `${name}_${n}`;
+  }
+
+  /** The size of a dimension at the limits: what states and buffers are made for. */
+  limit(d: Dim): number {
+    return sizeOf(d, this.#graph.limits);
+  }
+
+  /** Where a value lies. An appended state is the state itself. */
+  arg(v: Value): Argument {
+    switch (v.op) {
+      case 'weight':
+        return { kind: 'weight', weight: v };
+      case 'input':
+        return { kind: 'input', which: v.attributes.which };
+      case 'state':
+        return { kind: 'state', state: v };
+      case 'append':
+        return this.arg(v.inputs.state);
+      default:
+        return { kind: 'buffer', buffer: v.name };
+    }
+  }
+  /** A constant table; equal ones are one. */
+  table(name: string, values: Float32Array): Argument {
+    const key = `${name} ${values.join(' ')}`;
+    const known = this.#tables.get(key);
+    if (known) return known;
+    const alike = [...this.#tables.values()].filter(t => t.name.replace(/_\d+$/, '') === name).length;
+    const made = { kind: 'table', name: alike === 0 ? name : `${name}_${alike + 1}`, values } as const;
+    this.#tables.set(key, made);
+    return made;
+  }
+  /** Memory between the launches of one value. */
+  scratch(v: Value, name: string, shape: readonly Dim[], storage: Storage = f32): Argument {
+    return this.#buffer(`${v.name}.${name}`, { shape, storage });
+  }
+  /** The memory of a value. */
+  own(v: Value): Argument {
+    return this.#buffer(v.name, v.type);
+  }
+  #buffer(name: string, type: Type): Argument {
+    if (!this.buffers.some(b => b.name === name)) {
+      const bytes = type.shape.reduce<number>((n, d) => n * this.limit(d), elements[type.storage.element].bits / 8);
+      this.buffers.push({ name, type, offset: -1, bytes });
+    }
+    return { kind: 'buffer', buffer: name };
+  }
+
+  /** How a state lies in memory, looked up through its appends. */
+  state(v: Value): StateSpec {
+    const root = rootState(v);
+    const [sequences, capacity, width] = root.type.shape as readonly [Dim, Dim, Dim];
+    const sizes = { sequences: this.limit(sequences), capacity: this.limit(capacity), width: this.limit(width) };
+    return { ...sizes, storage: root.type.storage, ring: root.attributes.kind === 'ring' };
+  }
+
+  launch(v: Value, variants: readonly [Variant, ...Variant[]], more: { readonly last?: boolean; readonly rows?: Dim } = {}): Launch {
+    return {
+      value: v,
+      last: more.last ?? true,
+      layer: v.origin.layer,
+      rows: more.rows ?? (v.type.shape[0] as Dim),
+      variants,
+      outputs: this.#needs.filter(([, values]) => values.has(v)).map(([name]) => name),
+    };
+  }
+}
+
+function rootState(v: Value): ValueOf<'state'> {
+  if (v.op === 'state') return v;
+  if (v.op === 'append') return rootState(v.inputs.state);
+  throw new Error(`${v.name} is no state`);
+}
+
+/** The columns of a row: the last dimension, a number. */
+export function widthOf(v: Value): number {
+  const d = v.type.shape[v.type.shape.length - 1];
+  if (typeof d !== 'number') throw new Error(`${v.name} has rows of no fixed width`);
+  return d;
+}
+/** A storage as a part of a kernel's name: `bf16`, `f8e4m3_128x128_f32`. */
+export const storageWord = (s: Storage): string =>
+  storageName(s)
+    .replace(/\[(\d+)x(\d+|\*)\]/, '_$1x$2_')
+    .replace('*', 'row');
+/** The largest divisor of n that is at most `most`. */
+export function divisorUpTo(n: number, most: number): number {
+  for (let d = Math.min(n, most); d > 1; d--) if (n % d === 0) return d;
+  return 1;
+}
