@@ -161,6 +161,7 @@ void hkgai_close(hkgai *m) {
   free(m->states);
   free(m->maps);
   free(m->weights);
+  free(m->plan);
   free(m->arena);
   free(m->ids);
   free(m);
@@ -196,6 +197,7 @@ hkgai *hkgai_open(const char *weights, int threads, char *error, size_t n) {
     if (!hk_map(&hk_files[i], weights, &m->maps[i], error, n)) { hkgai_close(m); return NULL; }
   for (int i = 0; i < hk_span_count; i++) m->weights[i] = m->maps[hk_spans[i].file] + hk_spans[i].offset;
   hk_bind_model(m);
+  if (!m->plan) { snprintf(error, n, "no memory"); hkgai_close(m); return NULL; }
   return m;
 }
 hkgai_info hkgai_about(void) { return hk_info; }

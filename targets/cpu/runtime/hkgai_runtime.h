@@ -25,6 +25,8 @@ struct hkgai {
   long tokens, wanted;
   int32_t *ids, *next_ids, *positions, *sequences, *wanted_rows;
   int with_mtp;
+  /** The generated structs of layers, filled by hk_bind_model. */
+  void *plan;
   hkgai_tap tap;
   void *tap_context;
 };
