@@ -141,10 +141,11 @@ export function attention(name: string, spec: AttentionSpec): Kernel {
       ...fetch(from, 'list'),
       ...takeIn(le(0, as(list, 1, C))),
     ]);
-  /** The positions up to p, of a window where there is one. Steps begin at multiples of C. */
+  /** The positions up to p, of a window where there is one. Steps over a log begin at multiples of C; over a ring at the window, so that a step goes round once at most. */
   const positionsUpTo = (): readonly Stmt[] => {
     const { window } = spec;
-    const first = window === null ? 0 : times(div(max(0, sub(add(p, 1), window)), C), C);
+    const opens = window === null ? 0 : max(0, sub(add(p, 1), window));
+    const first = spec.state.ring ? opens : times(div(opens, C), C);
     const end = add(p, 1);
     return [
       define('first', first),

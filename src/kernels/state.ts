@@ -11,7 +11,10 @@ export interface StateSpec {
   readonly ring: boolean;
 }
 
-/** Row numbers of the positions from `first` on, one below the other; -1 for those below 0 and from `end` on. `first` may be below 0, but not by more than the capacity. */
+/**
+ * Row numbers of the positions from `first` on, one below the other; -1 for those below 0 and from `end` on. At most as many positions as
+ * the capacity lie between the two, and `first` is below 0 by no more than that.
+ */
 export function rowsOf(state: Pick<StateSpec, 'capacity'>, first: Int, end: Int): Expr {
   const base = mod(add(first, state.capacity), state.capacity);
   const row = plus(rowNumber, int(base));
