@@ -17,6 +17,7 @@ export interface TargetEntry {
   /** Directory inside the bundle. */
   readonly directory: string;
   readonly verified: Verified;
+  readonly notes: readonly string[];
 }
 export interface Manifest {
   readonly format: 'hkgai-bundle-1';

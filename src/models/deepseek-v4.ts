@@ -39,8 +39,8 @@ function compressor(m: M, i: number, prefix: string, name: string, x: Value, rat
   const { config: c, b, w } = m;
   const overlap = ratio === 4;
   const columns = (overlap ? 2 : 1) * width;
-  const kv = linear(m, `${name}.kv`, x, w.plain(`${prefix}.wkv.weight`, [columns, c.hidden], norms, i, 'compress_ratios'), i);
-  const score = linear(m, `${name}.score`, x, w.plain(`${prefix}.wgate.weight`, [columns, c.hidden], norms, i, 'compress_ratios'), i);
+  const kv = linear(m, `${name}.kv`, x, w.matrix(`${prefix}.wkv`, columns, c.hidden, i, 'bf16', 'compress_ratios'), i);
+  const score = linear(m, `${name}.score`, x, w.matrix(`${prefix}.wgate`, columns, c.hidden, i, 'bf16', 'compress_ratios'), i);
   const row = m.b.add('concat', `${name}.row`, { a: kv, b: score }, { heads: 1 }, { layer: i });
   const recent = append(m, `${name}.recent`, state(m, `${name}.window`, 2 * columns, i, 'ring', overlap ? 2 * ratio : ratio), row, i);
   const ape = w.plain(`${prefix}.ape`, [ratio, columns], ['F32', 'BF16', 'F16'], i, 'compress_ratios');

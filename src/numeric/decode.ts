@@ -10,7 +10,6 @@ const e4m3 = Float32Array.from({ length: 256 }, (_, b) => {
   return b & 0x80 ? -v : v;
 });
 const e8m0 = Float32Array.from({ length: 256 }, (_, b) => (b === 255 ? Number.NaN : 2 ** (b - 127)));
-const bits = new DataView(new ArrayBuffer(4));
 /** The value of an f16 code. */
 export function fromF16(h: number): number {
   const sign = h & 0x8000 ? -1 : 1;
@@ -19,10 +18,6 @@ export function fromF16(h: number): number {
   if (e === 31) return m ? Number.NaN : sign * Number.POSITIVE_INFINITY;
   return sign * (e === 0 ? m * 2 ** -24 : (1 + m / 1024) * 2 ** (e - 15));
 }
-const fromBf16 = (h: number): number => {
-  bits.setUint32(0, h << 16);
-  return bits.getFloat32(0);
-};
 
 /** Plain numbers in memory order; bytes of any alignment. */
 function plain(element: string, bytes: Uint8Array, into: Float32Array): Float32Array {

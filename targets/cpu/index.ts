@@ -1,21 +1,21 @@
 // The CPU target: C17 and POSIX threads, built by the system's compiler. The default that runs anywhere.
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Program } from '../../ir/program.js';
 import type { SourceFile, Target, WeightFile } from '../target.js';
 import { printC } from './printer.js';
 import { printProgram } from './program.js';
 
-const checkedIn = [
-  'header/hkgai_vector.h',
-  'header/hkgai_tile.h',
-  'header/hkgai_contract.h',
-  'runtime/hkgai.h',
-  'runtime/hkgai_runtime.h',
-  'runtime/hkgai_runtime.c',
-  'runtime/main.c',
-];
-const read = (path: string): string => readFileSync(fileURLToPath(new URL(path, import.meta.url)), 'utf8');
+const here = fileURLToPath(new URL('.', import.meta.url));
+/** The checked-in headers and runtime, by their names. */
+const checkedIn = (): readonly SourceFile[] =>
+  ['header', 'runtime'].flatMap(dir =>
+    readdirSync(join(here, dir))
+      .filter(f => /\.[ch]$/.test(f))
+      .sort()
+      .map(f => ({ path: f, text: readFileSync(join(here, dir, f), 'utf8') })),
+  );
 
 const build = `#!/bin/sh
 # Builds the executable \`model\` beside this script. CC names the compiler; HKGAI_MARCH the processor, where it is not this machine's
@@ -49,7 +49,7 @@ export const cpu: Target = {
   print: k => `#include "hkgai_tile.h"\n\n${printC(k)}`,
   native: (program: Program, files: readonly WeightFile[]): readonly SourceFile[] => [
     ...printProgram(program, files),
-    ...checkedIn.map(path => ({ path: path.slice(path.indexOf('/') + 1), text: read(path) })),
+    ...checkedIn(),
     { path: 'build.sh', text: build, executable: true },
   ],
 };

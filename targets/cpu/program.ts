@@ -373,7 +373,9 @@ function printModel(p: Program, spans: Spans): SourceFile {
     ...notice(`The plan of ${p.graph.name}: which kernel runs on what, in order. Offsets in the arena and all sizes are fixed.`),
     '#include <stdlib.h>',
     '#include "hkgai_runtime.h"',
-    '#include "hkgai_vector.h"',
+    'static inline long tile_min(long a, long b) { return a < b ? a : b; }',
+    'static inline long tile_max(long a, long b) { return a > b ? a : b; }',
+    'static inline long tile_ceildiv(long a, long b) { return (a + b - 1) / b; }',
     '#include "kernels.h"',
     '',
     block(
