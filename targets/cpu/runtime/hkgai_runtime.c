@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,7 +82,11 @@ void hk_run(struct hk_pool *p, hk_task task, const void *arguments, long count) 
   atomic_store(&p->left, p->threads - 1);
   hk_start(p);
   hk_share(p, 0);
-  while (atomic_load_explicit(&p->left, memory_order_acquire) > 0) HK_PAUSE();
+  // a worker may have lost its processor to another program: give ours away after a while rather than spin against it
+  for (long i = 0; atomic_load_explicit(&p->left, memory_order_acquire) > 0; i++) {
+    if (i < hk_spins) HK_PAUSE();
+    else sched_yield();
+  }
 }
 static struct hk_pool *hk_pool_open(int threads) {
   struct hk_pool *p = calloc(1, sizeof *p);
