@@ -3,11 +3,13 @@
 // Few rows of a: weights are decoded in registers on their way to the sum, so a step costs what reading them costs. Many rows: a piece of b is
 // decoded once into f32 and met by blocks of 4 x 4 dot products.
 #pragma once
+#include "hkgai_digits.h"
 
 /** Dot products of MB rows x with NB rows of a view, k columns from column c on; to[m * pitch + n] is added to. */
 INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch, const float *const *x, const tile_view *v, const long *row, long c, long k) {
   const char *w[8];
   for (int n = 0; n < NB; n++) w[n] = tile_row_data(kind, v, row[n]);
+  const long ahead = MB == 1 && NB == 4 ? 4 * (w[1] - w[0]) : 0; // the next four rows, in the order of this four
   vf total[4][8];
   float rest[4][8];
   for (int m = 0; m < MB; m++)
@@ -22,9 +24,11 @@ INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch
     if (tile_whole(kind, c + i))
       for (; i + VL <= end; i += VL) {
         vf xs[4];
-        for (int m = 0; m < MB; m++) xs[m] = vf_load(x[m] + i);
+        for (int m = 0; m < MB; m++) xs[m] = vf_load(x[m] + i), vf_keep(&xs[m]);
         for (int n = 0; n < NB; n++) {
-          const vf ws = tile_codes(kind, w[n], c + i);
+          if (tile_width_bits(kind) <= 8 && MB == 1 && NB == 4 && (i * tile_width_bits(kind) / 8) % 64 < VL * tile_width_bits(kind) / 8) tile_ahead(w[n] + (c + i) * tile_width_bits(kind) / 8 + ahead);
+          vf ws = tile_codes(kind, w[n], c + i);
+          if (MB > 1) vf_keep(&ws);
           for (int m = 0; m < MB; m++) {
             if (scale == SCALE_none) total[m][n] = vf_fma(xs[m], ws, total[m][n]);
             else sum[m][n] = vf_fma(xs[m], ws, sum[m][n]);
@@ -110,7 +114,16 @@ INLINE void tile_contract(int kind, int scale, float *into, long m, long n, long
     return;
   }
   if (kind == KIND_f32 || count <= 4) {
-    tile_few(kind, scale, into, n, x, count, b, rows, n, b->col, k);
+    long done = 0;
+#if TILE_DIGITS
+    if (kind == KIND_i8 || kind == KIND_i4 || kind == KIND_f4e2m1) {
+      int last = 1; // rows of b outside are the last ones
+      for (long j = 1; j < n; j++) last &= !(rows[j - 1] < 0 && rows[j] >= 0);
+      if (last && rows[0] >= 0) done = tile_by_digits(kind, scale, into, n, x, count, b, rows, n, k);
+      for (long i = 0; i < count; i++) x[i] += done;
+    }
+#endif
+    if (done < k) tile_few(kind, scale, into, n, x, count, b, rows, n, b->col + done, k - done);
     return;
   }
   _Alignas(64) float piece[TILE_PIECE_ROWS * TILE_PIECE];

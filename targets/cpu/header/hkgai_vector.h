@@ -30,9 +30,23 @@ typedef uint16_t vu16 __attribute__((vector_size(2 * VL), may_alias));
 typedef int8_t vi8 __attribute__((vector_size(VL), may_alias));
 typedef uint8_t vu8 __attribute__((vector_size(VL), may_alias));
 
+/** Asks memory for what will be read soon; any address is legal. */
+INLINE void tile_ahead(const void *p) { __builtin_prefetch(p, 0, 2); }
 INLINE vf vf_load(const float *p) { return *(const vf_loose *)p; }
 INLINE void vf_store(float *p, vf v) { *(vf_loose *)p = v; }
 INLINE vf vf_all(float x) { return (vf){0} + x; }
+/** Stays in a register: compilers otherwise read it from memory again for every use, and loads are what a block of dot products runs out of. */
+INLINE void vf_keep(vf *v) {
+#if TILE_AVX512
+  __asm__("" : "+v"(*v));
+#elif defined(__x86_64__)
+  __asm__("" : "+x"(*v));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(*v));
+#else
+  (void)v;
+#endif
+}
 /** a * b + c in one rounding where the machine has it. */
 INLINE vf vf_fma(vf a, vf b, vf c) {
 #if TILE_AVX512

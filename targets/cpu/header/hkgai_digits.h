@@ -1,0 +1,195 @@
+// Integer weights against f32 activations with byte dot products, as exact as f32: an activation is cut into three digits of 7 bits,
+//
+//   x = unit * (d0 * 2^14 + d1 * 2^7 + d2),  d0 in -127..127, d1 and d2 in -64..63,  unit = largest |x| of its stretch / 2064384
+//
+// so that x is kept to 22 bits below the largest of its stretch: 8 columns' sums are exact integers, and what is lost is what f32 sums lose. Three byte
+// products replace a decode of four vectors, which is what one row of activations needs to be as fast as memory gives the weights.
+//
+// The digits of a row serve every output of a kernel's call: kernels begin with tile_begin(), and a row is cut once until the next.
+#pragma once
+#if TILE_AVX512 && defined(__AVX512VNNI__)
+#define TILE_DIGITS 1
+
+/** Columns whose digits are held at a time, columns of a stretch for bytes, and of one for nibbles: 128, in lanes of 8 columns, 4 lanes a unit. */
+enum { TILE_DIGIT_COLUMNS = 8192, TILE_BYTE_STRETCH = 512, TILE_NIBBLE_STRETCH = 128, TILE_DIGIT_ROWS = 4 };
+
+struct tile_digits {
+  const float *x;
+  long columns, turn;
+  int nibbles;
+  // Bytes: for each 64 columns 64 of d0, of d1, of d2. Nibbles: for each 128 columns, d0 of the 64 even ones, of the odd ones, then d1, d2.
+  _Alignas(64) int8_t digits[3 * TILE_DIGIT_COLUMNS];
+  // What 1 times the digits gives, by lanes. Bytes: of each stretch and digit. Nibbles: of each stretch, digits together.
+  _Alignas(64) int32_t ones[48 * TILE_DIGIT_COLUMNS / TILE_BYTE_STRETCH + 16 * TILE_DIGIT_COLUMNS / TILE_NIBBLE_STRETCH];
+  // Bytes: a unit a stretch. Nibbles: by lanes.
+  _Alignas(64) float units[16 * TILE_DIGIT_COLUMNS / TILE_NIBBLE_STRETCH];
+};
+static _Thread_local struct tile_digits tile_digits_of[TILE_DIGIT_ROWS] __attribute__((unused));
+static _Thread_local long tile_turn __attribute__((unused)); // 0: nobody says when a call begins, so nothing is kept
+static _Thread_local const char *tile_frame __attribute__((unused)); // the kernel's frame, where its tiles are
+
+INLINE __m512i tile_byte_dot(__m512i sum, __m512i codes, const int8_t *digits) { return _mm512_dpbusd_epi32(sum, codes, _mm512_load_si512(digits)); }
+/** codes (unsigned) times digits, by lanes of 8 columns: even and odd columns of 128. */
+INLINE __m512i tile_nibble_dot(__m512i even, __m512i odd, const int8_t *d) {
+  __m512i t = tile_byte_dot(tile_byte_dot(_mm512_setzero_si512(), even, d), odd, d + 64);
+  t = tile_byte_dot(tile_byte_dot(_mm512_slli_epi32(t, 7), even, d + 128), odd, d + 192);
+  return tile_byte_dot(tile_byte_dot(_mm512_slli_epi32(t, 7), even, d + 256), odd, d + 320);
+}
+/** Digits of 16 values already divided by their unit, to three places `apart` from each other. */
+INLINE void tile_cut(__m512 x, int8_t *to, long apart) {
+  const __m512i q = _mm512_cvtps_epi32(x), low = _mm512_set1_epi32(127), half = _mm512_set1_epi32(64);
+  const __m512i d2 = _mm512_sub_epi32(_mm512_and_si512(_mm512_add_epi32(q, half), low), half), q1 = _mm512_srai_epi32(_mm512_sub_epi32(q, d2), 7);
+  const __m512i d1 = _mm512_sub_epi32(_mm512_and_si512(_mm512_add_epi32(q1, half), low), half), d0 = _mm512_srai_epi32(_mm512_sub_epi32(q1, d1), 7);
+  _mm_store_si128((__m128i *)to, _mm512_cvtepi32_epi8(d0));
+  _mm_store_si128((__m128i *)(to + apart), _mm512_cvtepi32_epi8(d1));
+  _mm_store_si128((__m128i *)(to + 2 * apart), _mm512_cvtepi32_epi8(d2));
+}
+INLINE float tile_unit(__m512 largest) { return tile_fmax(_mm512_reduce_max_ps(largest), 1e-30f) / 2064384.0f; }
+static __attribute__((noinline, unused)) void tile_cut_row(struct tile_digits *t, const float *x, long columns, int nibbles) {
+  t->x = x, t->columns = columns, t->turn = tile_turn, t->nibbles = nibbles;
+  const __m512i one = _mm512_set1_epi8(1);
+  if (!nibbles) {
+    for (long s = 0, c = 0; c < columns; s++) {
+      const long end = tile_min(c + TILE_BYTE_STRETCH, columns);
+      __m512 largest = _mm512_setzero_ps();
+      for (long i = c; i < end; i += 16) largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
+      const __m512 by = _mm512_set1_ps(1.0f / (t->units[s] = tile_unit(largest)));
+      __m512i sum[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+      for (; c < end; c += 64) {
+        int8_t *to = t->digits + 3 * c;
+        for (int i = 0; i < 4; i++) tile_cut(_mm512_mul_ps(_mm512_loadu_ps(x + c + 16 * i), by), to + 16 * i, 64);
+        for (int i = 0; i < 3; i++) sum[i] = tile_byte_dot(sum[i], one, to + 64 * i);
+      }
+      for (int i = 0; i < 3; i++) _mm512_store_si512(t->ones + 48 * s + 16 * i, sum[i]);
+    }
+    return;
+  }
+  const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  for (long c = 0; c < columns; c += TILE_NIBBLE_STRETCH) {
+    int8_t *to = t->digits + 3 * c;
+    float *units = t->units + c / 8;
+    for (int i = 0; i < 4; i++) { // 32 columns: 16 even ones, 16 odd ones
+      const __m512 a = _mm512_loadu_ps(x + c + 32 * i), b = _mm512_loadu_ps(x + c + 32 * i + 16);
+      const float unit = tile_unit(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+      for (int l = 0; l < 4; l++) units[4 * i + l] = unit;
+      const __m512 by = _mm512_set1_ps(1.0f / unit);
+      tile_cut(_mm512_mul_ps(_mm512_permutex2var_ps(a, evens, b), by), to + 16 * i, 128);
+      tile_cut(_mm512_mul_ps(_mm512_permutex2var_ps(a, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), b), by), to + 64 + 16 * i, 128);
+    }
+    _mm512_store_si512(t->ones + c / 8, tile_nibble_dot(one, one, to));
+  }
+}
+/** The digits of a row: those at hand where it was cut in this call already. What lies on the stack is a tile and may have changed since. */
+INLINE const struct tile_digits *tile_row_digits(int slot, const float *x, long columns, int nibbles) {
+  struct tile_digits *t = &tile_digits_of[slot];
+  const char *here = (const char *)__builtin_frame_address(0), *at = (const char *)x;
+  const int tile = at >= here && at < tile_frame;
+  if (tile || tile_turn == 0 || t->turn != tile_turn || t->x != x || t->columns != columns || t->nibbles != nibbles) tile_cut_row(t, x, columns, nibbles);
+  return t;
+}
+
+/** to[0 .. 3] += four rows of bytes, scaled by row, times the digits. */
+INLINE void tile_byte_rows(int scale, float *to, const struct tile_digits *t, const tile_view *v, const long *row, long c) {
+  const char *w[4];
+  for (int n = 0; n < 4; n++) w[n] = tile_row_data(KIND_i8, v, row[n]) + c;
+  const long ahead = 4 * (w[1] - w[0]);
+  const __m512i flip = _mm512_set1_epi8((char)0x80);
+  __m512 total[4];
+  for (int n = 0; n < 4; n++) total[n] = _mm512_setzero_ps();
+  for (long s = 0, i = 0; i < t->columns; s++) {
+    const long end = tile_min(i + TILE_BYTE_STRETCH, t->columns);
+    __m512i sum[4][3];
+    for (int d = 0; d < 3; d++) { // codes are read as code + 128
+      const __m512i start = _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_load_si512(t->ones + 48 * s + 16 * d)), 7);
+      for (int n = 0; n < 4; n++) sum[n][d] = start;
+    }
+    for (; i < end; i += 64) {
+      const int8_t *digits = t->digits + 3 * i;
+      for (int n = 0; n < 4; n++) {
+        tile_ahead(w[n] + i + ahead);
+        const __m512i codes = _mm512_xor_si512(_mm512_loadu_si512(w[n] + i), flip);
+        for (int d = 0; d < 3; d++) sum[n][d] = tile_byte_dot(sum[n][d], codes, digits + 64 * d);
+      }
+    }
+    const __m512 unit = _mm512_set1_ps(t->units[s]), u1 = _mm512_set1_ps(128.0f), u0 = _mm512_set1_ps(16384.0f);
+    for (int n = 0; n < 4; n++) {
+      const __m512 high = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[n][1]), u1, _mm512_cvtepi32_ps(sum[n][2]));
+      total[n] = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[n][0]), u0, high), unit, total[n]);
+    }
+  }
+  for (int n = 0; n < 4; n++) to[n] += _mm512_reduce_add_ps(total[n]) * tile_scale(scale, v, row[n], c);
+}
+/** Scales of a stretch of nibbles by lanes. */
+INLINE __m512 tile_nibble_scales(int scale, const char *row, long group, int groups) {
+  if (groups == 1) {
+    tile_view v = {0, 0, 0, 0, 1 << 30, 0, 0, row, 1, 1};
+    return _mm512_set1_ps(tile_scale(scale, &v, 0, group));
+  }
+  __m128 four;
+  if (scale == SCALE_f32) four = _mm_loadu_ps((const float *)(const void *)(row + 4 * group));
+  else if (scale == SCALE_bf16) four = _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)(row + 2 * group))), 16));
+  else four = _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu8_epi32(_mm_loadu_si32(row + group)), 23));
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), _mm512_castps128_ps512(four));
+}
+/** to[0 .. 3] += four rows of nibbles in groups of 32 or of whole stretches, times the digits. */
+INLINE void tile_nibble_rows(int kind, int scale, float *to, const struct tile_digits *t, const tile_view *v, const long *row, long c) {
+  const char *w[4], *scales[4];
+  const long per = tile_ceildiv(v->cols, v->block_cols);
+  const int bytes = scale == SCALE_f32 ? 4 : scale == SCALE_bf16 ? 2 : 1, groups = v->block_cols == 32 ? 4 : 1;
+  for (int n = 0; n < 4; n++) {
+    w[n] = tile_row_data(kind, v, row[n]) + c / 2;
+    scales[n] = (const char *)v->scale + row[n] / v->block_rows * per * bytes;
+  }
+  const long ahead = 4 * (w[1] - w[0]);
+  const __m512i low = _mm512_set1_epi8(15);
+  // twice the value of f4e2m1, and 12
+  const __m512i e2m1 = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+  const float factor = kind == KIND_i4 ? 1.0f : 0.5f;
+  __m512 total[4];
+  for (int n = 0; n < 4; n++) total[n] = _mm512_setzero_ps();
+  for (long i = 0; i < t->columns; i += TILE_NIBBLE_STRETCH) {
+    const int8_t *digits = t->digits + 3 * i;
+    const __m512i ones = _mm512_load_si512(t->ones + i / 8);
+    const __m512i zero = kind == KIND_i4 ? _mm512_slli_epi32(ones, 3) : _mm512_mullo_epi32(ones, _mm512_set1_epi32(12));
+    const __m512 units = _mm512_load_ps(t->units + i / 8);
+    for (int n = 0; n < 4; n++) {
+      tile_ahead(w[n] + i / 2 + ahead);
+      const __m512i codes = _mm512_loadu_si512(w[n] + i / 2);
+      __m512i even = _mm512_and_si512(codes, low), odd = _mm512_and_si512(_mm512_srli_epi16(codes, 4), low);
+      if (kind != KIND_i4) even = _mm512_shuffle_epi8(e2m1, even), odd = _mm512_shuffle_epi8(e2m1, odd);
+      const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(tile_nibble_dot(even, odd, digits), zero));
+      const __m512 by = _mm512_mul_ps(units, tile_nibble_scales(scale, scales[n], (c + i) / v->block_cols, groups));
+      total[n] = _mm512_fmadd_ps(sum, by, total[n]);
+    }
+  }
+  for (int n = 0; n < 4; n++) to[n] += _mm512_reduce_add_ps(total[n]) * factor;
+}
+
+/** Columns from the front that digits can take of b's n rows, for rows of a from `x` on; what is left is the caller's. */
+INLINE long tile_by_digits(int kind, int scale, float *into, long width, const float *const *x, long m, const tile_view *b, const long *row, long n, long k) {
+  const int nibbles = kind == KIND_i4 || kind == KIND_f4e2m1;
+  if (nibbles ? b->col % TILE_NIBBLE_STRETCH || (b->block_cols != 32 && b->block_cols % TILE_NIBBLE_STRETCH) : b->block_cols < b->cols) return 0;
+  const long whole = k - k % (nibbles ? TILE_NIBBLE_STRETCH : 64);
+  if (whole == 0 || m > TILE_DIGIT_ROWS) return 0;
+  for (long j = 0; j < n; j++) if (row[j] < 0) n = j; // rows outside come last
+  for (long c = 0; c < whole; c += TILE_DIGIT_COLUMNS) {
+    const long some = tile_min(TILE_DIGIT_COLUMNS, whole - c);
+    for (long i = 0; i < m; i++) {
+      const struct tile_digits *t = tile_row_digits((int)i, x[i] + c, some, nibbles);
+      for (long j = 0; j < n; j += 4) {
+        long four[4];
+        float sums[4] = {0, 0, 0, 0};
+        for (long r = 0; r < 4; r++) four[r] = row[tile_min(j + r, n - 1)];
+        if (nibbles) tile_nibble_rows(kind, scale, sums, t, b, four, b->col + c);
+        else tile_byte_rows(scale, sums, t, b, four, b->col + c);
+        for (long r = 0; r < 4 && j + r < n; r++) into[i * width + j + r] += sums[r];
+      }
+    }
+  }
+  return whole;
+}
+/** A kernel's call begins: its inputs will not change until the next. */
+#define tile_begin() ((void)(tile_turn = tile_turn + 1, tile_frame = (const char *)__builtin_frame_address(0)))
+#else
+#define tile_begin() ((void)0)
+#endif
