@@ -20,6 +20,7 @@ import {
   select,
   store,
   sym,
+  type Tile,
   tile,
   view,
 } from '../../ir/tile.js';
@@ -37,18 +38,10 @@ export interface ChooseExpertsSpec {
 /** Masked and taken. Below any score; above minus infinity, which tiles do not have. */
 const low = -1e30;
 
-/** scores [rows, experts], bias [1, experts] where there is one -> indices i32 [rows, k]. */
-export function chooseExperts(name: string, { experts, k, groups, keep, by, bias }: ChooseExpertsSpec): Kernel {
-  const rows = sym('rows');
-  const scores = input('scores', [rows, experts]);
-  const b = bias && input('bias', [1, experts], bias);
-  const indices = output('indices', [rows, k], i32);
-  const t = sym('t');
+/** The statements that choose from scores held in `s` [1, experts], bias included, into `chosen` i32 [1, k]. What `s` held is lost. */
+export function choose(s: Tile, chosen: Tile, { experts, k, groups, keep, by }: ChooseExpertsSpec): readonly Stmt[] {
   const inGroup = experts / groups;
-  const s = tile('s', 1, experts);
-  const shift = tile('shift', 1, experts);
   const best = tile('best', 1, 1, 'i32');
-  const chosen = tile('chosen', 1, k, 'i32');
   const grouped = tile('grouped', groups, inGroup);
   const first = tile('first', groups, 1);
   const at = tile('at', groups, 1, 'i32');
@@ -76,6 +69,28 @@ export function chooseExperts(name: string, { experts, k, groups, keep, by, bias
     map(grouped, select(lt(0, as(stays, groups, 1)), byGroup, low)),
     map(byGroup, grouped),
   ];
+  return [
+    ...(groups > 1 ? narrow : []),
+    map(chosen, 0),
+    loop('place', k, place => [
+      argmax(best, [1, experts], 1, s),
+      map(chosen, select(eq(columnNumber, int(place)), best, chosen)),
+      map(s, select(eq(columnNumber, best), 2 * low, s)),
+    ]),
+  ];
+}
+
+/** scores [rows, experts], bias [1, experts] where there is one -> indices i32 [rows, k]. */
+export function chooseExperts(name: string, spec: ChooseExpertsSpec): Kernel {
+  const { experts, k, bias } = spec;
+  const rows = sym('rows');
+  const scores = input('scores', [rows, experts]);
+  const b = bias && input('bias', [1, experts], bias);
+  const indices = output('indices', [rows, k], i32);
+  const t = sym('t');
+  const s = tile('s', 1, experts);
+  const shift = tile('shift', 1, experts);
+  const chosen = tile('chosen', 1, k, 'i32');
   return {
     name,
     params: b ? [scores, b, indices] : [scores, indices],
@@ -84,13 +99,7 @@ export function chooseExperts(name: string, { experts, k, groups, keep, by, bias
     body: [
       load(s, view(scores, [t, 0])),
       ...(b ? [load(shift, view(b, [0, 0])), map(s, plus(s, shift))] : []),
-      ...(groups > 1 ? narrow : []),
-      map(chosen, 0),
-      loop('place', k, place => [
-        argmax(best, [1, experts], 1, s),
-        map(chosen, select(eq(columnNumber, int(place)), best, chosen)),
-        map(s, select(eq(columnNumber, best), 2 * low, s)),
-      ]),
+      ...choose(s, chosen, spec),
       store(view(indices, [t, 0]), chosen),
     ],
   };

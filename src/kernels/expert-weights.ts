@@ -11,10 +11,14 @@ import {
   output,
   over,
   plus,
+  type Ref,
+  ref,
+  type Stmt,
   select,
   store,
   sum,
   sym,
+  type Tile,
   tile,
   times,
   view,
@@ -27,8 +31,19 @@ export interface ExpertWeightsSpec {
   readonly scale: number;
 }
 
+/** The statements that weigh `chosen` i32 [k, 1] by the scores in `s` [1, experts], into `w` [k, 1]. */
+export function weigh(s: Tile, chosen: Ref, w: Tile, { experts, k, normalise, scale }: ExpertWeightsSpec): readonly Stmt[] {
+  const total = tile('total', 1, 1);
+  return [
+    sum(w, [k, experts], 1, select(eq(columnNumber, chosen), s, 0)),
+    ...(normalise ? [sum(total, [k, 1], 0, w), map(w, over(w, plus(total, 1e-20)))] : []),
+    ...(scale === 1 ? [] : [map(w, mul(w, scale))]),
+  ];
+}
+
 /** scores [rows, experts], indices i32 [rows, k] -> weights [rows, k]. */
-export function expertWeights(name: string, { experts, k, normalise, scale }: ExpertWeightsSpec): Kernel {
+export function expertWeights(name: string, spec: ExpertWeightsSpec): Kernel {
+  const { experts, k } = spec;
   const rows = sym('rows');
   const scores = input('scores', [rows, experts]);
   const indices = input('indices', [rows, k], i32);
@@ -36,7 +51,6 @@ export function expertWeights(name: string, { experts, k, normalise, scale }: Ex
   const s = tile('s', 1, experts);
   const chosen = tile('chosen', k, 1, 'i32');
   const w = tile('w', k, 1);
-  const all = tile('all', 1, 1);
   const t = sym('t');
   const column = { as: [times(rows, k), 1] };
   return {
@@ -47,9 +61,7 @@ export function expertWeights(name: string, { experts, k, normalise, scale }: Ex
     body: [
       load(s, view(scores, [t, 0])),
       load(chosen, view(indices, [times(t, k), 0], column)),
-      sum(w, [k, experts], 1, select(eq(columnNumber, chosen), s, 0)),
-      ...(normalise ? [sum(all, [k, 1], 0, w), map(w, over(w, plus(all, 1e-20)))] : []),
-      ...(scale === 1 ? [] : [map(w, mul(w, scale))]),
+      ...weigh(s, ref(chosen), w, spec),
       store(view(weights, [times(t, k), 0], column), w),
     ],
   };

@@ -19,20 +19,27 @@ import {
   view,
 } from '../../ir/tile.js';
 
+/** A stretch of columns of wider rows. */
+export interface Within {
+  readonly columns: number;
+  readonly from: number;
+}
 export interface RmsNormSpec {
   /** Groups of a row, each normed by itself: 1, or heads. */
   readonly groups: number;
   readonly width: number;
   readonly eps: number;
   readonly weight: Storage | null;
+  /** Where the rows stand in wider ones: their columns, and the first that counts. One group, held whole. */
+  readonly within: Within | null;
   /** Columns held at a time; where a group is wider it is read twice. */
   readonly chunk: number;
 }
 
-/** x [rows, groups, width], weight [1, width] where there is one -> y [rows, groups, width]. */
-export function rmsNorm(name: string, { groups, width, eps, weight, chunk }: RmsNormSpec): Kernel {
+/** x [rows, groups, width] (or columns of wider rows), weight [1, width] where there is one -> y [rows, groups, width]. */
+export function rmsNorm(name: string, { groups, width, eps, weight, within, chunk }: RmsNormSpec): Kernel {
   const rows = sym('rows');
-  const x = input('x', [rows, groups, width]);
+  const x = input('x', [rows, groups, within?.columns ?? width]);
   const w = weight && input('weight', [1, width], weight);
   const y = output('y', [rows, groups, width]);
   const c = Math.min(chunk, width);
@@ -57,7 +64,7 @@ export function rmsNorm(name: string, { groups, width, eps, weight, chunk }: Rms
     ],
     body:
       turns === 1
-        ? [load(xs, view(x, at(0))), sum(r, [1, c], 1, mul(xs, xs)), root, ...scaled(0)]
+        ? [load(xs, view(x, at(within?.from ?? 0))), sum(r, [1, c], 1, mul(xs, xs)), root, ...scaled(0)]
         : [
             map(r, 0),
             loop('a', turns, a => [load(xs, view(x, at(times(a, c)))), sum(more, [1, c], 1, mul(xs, xs)), map(r, plus(r, more))]),

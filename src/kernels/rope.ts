@@ -1,4 +1,5 @@
 // Rotary position embedding on a window of each head.
+
 import {
   as,
   cos,
@@ -26,6 +27,7 @@ import {
   times,
   view,
 } from '../../ir/tile.js';
+import type { Within } from './rms-norm.js';
 
 export interface RopeSpec {
   readonly heads: number;
@@ -37,6 +39,8 @@ export interface RopeSpec {
   readonly inverse: boolean;
   /** Positions are taken down to a multiple of this. */
   readonly stride: number;
+  /** Where x stands in wider rows; one head then. */
+  readonly within: Within | null;
   /** cos and sin are multiplied by it. */
   readonly magnitude: number;
   /** Heads a block takes; divides heads. */
@@ -45,10 +49,10 @@ export interface RopeSpec {
 
 /** x [rows, heads, width], positions i32 [rows], frequencies [1, dims / 2] in radians a position -> y [rows, heads, width]. */
 export function rope(name: string, spec: RopeSpec): Kernel {
-  const { heads, width, offset, dims, layout, stride, magnitude, block } = spec;
+  const { heads, width, offset, dims, layout, stride, within, magnitude, block } = spec;
   const half = dims / 2;
   const rows = sym('rows');
-  const x = input('x', [rows, heads, width]);
+  const x = input('x', [rows, heads, within?.columns ?? width]);
   const positions = input('positions', [rows], i32);
   const frequencies = input('frequencies', [1, half]);
   const y = output('y', [rows, heads, width]);
@@ -60,7 +64,7 @@ export function rope(name: string, spec: RopeSpec): Kernel {
   const angle = tile('angle', 1, half);
   const p = peek(positions, sym('t'));
   const from = stride === 1 ? p : times(div(p, stride), stride);
-  const at = [sym('t'), times(sym('h'), block), 0];
+  const at = (column: number) => [sym('t'), times(sym('h'), block), column];
   // one member of every pair: a window of the half layout, a column of the interleaved one seen as pairs
   const pairs = tile('pairs', block, dims);
   const columnOf = (which: 0 | 1): Ref => ({ ...as(pairs, block * half, 2), at: [0, which], shape: [block * half, 1] });
@@ -91,7 +95,7 @@ export function rope(name: string, spec: RopeSpec): Kernel {
       { name: 'h', count: heads / block },
     ],
     body: [
-      load(whole, view(x, at)),
+      load(whole, view(x, at(within?.from ?? 0))),
       load(angle, view(frequencies, [0, 0])),
       map(angle, mul(angle, int(from))),
       map(c, magnitude === 1 ? cos(angle) : mul(cos(angle), magnitude)),
@@ -100,7 +104,7 @@ export function rope(name: string, spec: RopeSpec): Kernel {
       take(a, 0),
       take(b, 1),
       ...put,
-      store(view(y, at), whole),
+      store(view(y, at(0)), whole),
     ],
   };
 }

@@ -1,11 +1,12 @@
 // From a graph to launches: one rule an op, and for each the kernels by number of rows. Tile sizes are candidates, best first; a chip's
 // objection passes to the next. States are as large as the limits say, so their capacities are constants of the kernels.
-import { type Dim, type Graph, inputsOf, needed, type Value, type ValueOf } from '../../ir/graph.js';
+import { type Dim, type Graph, needed, type Value, type ValueOf } from '../../ir/graph.js';
 import type { OpName } from '../../ir/ops.js';
 import type { Argument, Launch, Program, Variant } from '../../ir/program.js';
 import { frequencies } from '../../ir/rope.js';
 import { i32 } from '../../ir/storage.js';
 import type { Kernel } from '../../ir/tile.js';
+import { absorbQuery } from '../kernels/absorb-query.js';
 import { appendRows } from '../kernels/append.js';
 import { attention } from '../kernels/attention.js';
 import { chooseExperts } from '../kernels/choose-experts.js';
@@ -26,9 +27,11 @@ import { layerNorm } from '../kernels/layer-norm.js';
 import { type MatmulTiles, matmul } from '../kernels/matmul.js';
 import { rmsNorm } from '../kernels/rms-norm.js';
 import { rope } from '../kernels/rope.js';
+import { route } from '../kernels/route.js';
 import { routerScores } from '../kernels/router-scores.js';
 import { swiglu } from '../kernels/swiglu.js';
 import { topIndices } from '../kernels/top-indices.js';
+import { fuse } from './fuse.js';
 import { divisorUpTo, Lowering, type LoweringOptions, storageWord, widthOf } from './lowering.js';
 
 /** Row counts at which products change their kernel, and the tiles that may serve each, best first. */
@@ -87,7 +90,7 @@ function byRows<S>(
 ): readonly Launch[] {
   const args = [...inputs.flatMap(i => (i ? [c.arg(i)] : [])), c.own(v)];
   const [first, ...rest] = products.map(({ upTo, tiles: [best, ...others] }): Variant => {
-    const kernel = c.kernel(`${name}_m${best.m}`, make, spec(best), ...others.map(spec));
+    const kernel = c.kernel(upTo === null ? name : `${name}_upto${upTo}`, make, spec(best), ...others.map(spec));
     return { upTo, kernel, args, sizes: [rowsOf(v)] };
   });
   return [c.launch(v, [first as Variant, ...rest])];
@@ -118,26 +121,41 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
   },
   concat(v, c) {
     const { heads } = v.attributes;
-    const spec = { heads, a: widthOf(v.inputs.a) / heads, b: widthOf(v.inputs.b) / heads, block: divisorUpTo(heads, 16) };
-    return simple(c, v, `concat_${heads}x${spec.a}x${spec.b}`, concatColumns, [v.inputs.a, v.inputs.b], spec);
+    const { a, b } = v.inputs;
+    if (c.absorbs(v, a) && a.op === 'grouped_linear') return launchQuery(v, a, c);
+    const spec = { heads, a: widthOf(a) / heads, b: widthOf(b) / heads, block: divisorUpTo(heads, 16) };
+    return simple(c, v, `concat_${heads}x${spec.a}x${spec.b}`, concatColumns, [a, b], spec);
   },
-  add: (v, c) => simple(c, v, `add_${widthOf(v)}`, addRows, [v.inputs.a, v.inputs.b], { width: widthOf(v), chunk: chunkOf(widthOf(v)) }),
+  add(v, c) {
+    const terms = termsOf(v, v, c);
+    const linear = terms.find(t => c.absorbs(v, t));
+    if (linear?.op === 'linear')
+      return launchLinear(
+        v,
+        linear,
+        terms.filter(t => t !== linear),
+        c,
+      );
+    return simple(c, v, `add_${widthOf(v)}`, addRows, terms, { width: widthOf(v), chunk: chunkOf(widthOf(v)) });
+  },
   scale: (v, c) =>
     simple(c, v, `scale_${widthOf(v)}`, scaleRows, [v.inputs.x], { width: widthOf(v), chunk: chunkOf(widthOf(v)), by: v.attributes.by }),
   append(v, c) {
     const { rows, positions, sequences } = v.inputs;
+    const parts = c.absorbs(v, rows) && rows.op === 'concat' ? [rows.inputs.a, rows.inputs.b] : [rows];
     const state = c.state(v);
-    const spec = { state, every: v.attributes.every, rows: rows.type.storage, chunk: chunkOf(state.width) };
+    const spec = { state, every: v.attributes.every, parts: parts.map(r => ({ width: widthOf(r), storage: r.type.storage })) };
     const kernel = c.kernel(`append_${state.width}`, appendRows, spec);
-    const args = [rows, positions, sequences, v].map(i => c.arg(i));
+    const args = [...parts, positions, sequences, v].map(i => c.arg(i));
     return [c.launch(v, always(kernel, args, [rowsOf(rows)]), { rows: rowsOf(rows) })];
   },
 
   rms_norm(v, c) {
     const { width, eps } = v.attributes;
-    const { x, weight } = v.inputs;
-    const groups = widthOf(x) / width;
-    const spec = { groups, width, eps, weight: weight?.type.storage ?? null };
+    const { weight } = v.inputs;
+    const { x, within } = c.whole(v, v.inputs.x);
+    const groups = widthOf(v) / width;
+    const spec = { groups, width, eps, weight: weight?.type.storage ?? null, within };
     const candidates = [8192, 1024].map(most => ({ ...spec, chunk: chunkOf(width, most) }));
     return simple(c, v, `rms_norm_${groups}x${width}`, rmsNorm, [x, weight], ...(candidates as [(typeof candidates)[0]]));
   },
@@ -151,9 +169,10 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
     const { scaling, dims } = table;
     const width = widthOf(v) / heads;
     const magnitude = scaling.kind === 'yarn' ? scaling.magnitude : 1;
-    const spec = { heads, width, offset, dims, layout, inverse, stride, magnitude, block: divisorUpTo(heads, 16) };
+    const { x, within } = c.whole(v, v.inputs.x);
+    const spec = { heads, width, offset, dims, layout, inverse, stride, within, magnitude, block: divisorUpTo(heads, 16) };
     const turn = c.table('frequencies', frequencies(table));
-    return simple(c, v, `rope_${heads}x${width}`, rope, [v.inputs.x, v.inputs.positions, turn], spec, { ...spec, block: 1 });
+    return simple(c, v, `rope_${heads}x${width}`, rope, [x, v.inputs.positions, turn], spec, { ...spec, block: 1 });
   },
   hadamard(v, c) {
     const { width } = v.attributes;
@@ -166,18 +185,7 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
     return simple(c, v, `fake_quant_${v.attributes.element}`, fakeQuant, [v.inputs.x], { ...v.attributes, width: widthOf(v) / heads });
   },
 
-  linear(v, c) {
-    const { x, weight, bias } = v.inputs;
-    const outputs = widthOf(v);
-    const inputs = widthOf(x);
-    return byRows(c, v, `linear_${outputs}x${inputs}_${storageWord(weight.type.storage)}`, matmul, [x, weight, bias], tiles => ({
-      outputs,
-      inputs,
-      weight: weight.type.storage,
-      bias: bias?.type.storage ?? null,
-      tiles,
-    }));
-  },
+  linear: (v, c) => launchLinear(v, v, [], c),
   grouped_linear(v, c) {
     const { x, weight } = v.inputs;
     const { groups, stride, from, size, transposed } = v.attributes;
@@ -195,10 +203,10 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
     const { gate, up } = v.inputs;
     const { limit } = v.attributes;
     const width = widthOf(v);
-    const both = gateAndUp(v);
-    if (!both) return simple(c, v, `swiglu_${width}`, swiglu, [gate, up], { width, limit, chunk: chunkOf(width) });
-    const x = both[0].inputs.x;
-    const [g, u] = both.map(l => l.inputs.weight) as [Value, Value];
+    if (!c.absorbs(v, gate) || gate.op !== 'linear' || up.op !== 'linear')
+      return simple(c, v, `swiglu_${width}`, swiglu, [gate, up], { width, limit, chunk: chunkOf(width) });
+    const { x, weight: g } = gate.inputs;
+    const u = up.inputs.weight;
     const inputs = widthOf(x);
     const name = `gate_up_${width}x${inputs}_${storageWord(g.type.storage)}`;
     return byRows(c, v, name, gateUp, [x, g, u], tiles => ({
@@ -289,6 +297,19 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
   },
   expert_weights(v, c) {
     const { scores, indices } = v.inputs;
+    if (c.absorbs(v, scores) && scores.op === 'router_scores' && indices.op === 'choose_experts') {
+      const { bias } = indices.inputs;
+      const { logits } = scores.inputs;
+      const router = {
+        ...indices.attributes,
+        ...v.attributes,
+        f: scores.attributes.f,
+        experts: widthOf(scores),
+        bias: bias?.type.storage ?? null,
+      };
+      const name = `route_${router.k}_of_${router.experts}`;
+      return simple(c, v, name, route, [logits, bias, c.own(indices)], router);
+    }
     const spec = { ...v.attributes, experts: widthOf(scores), k: widthOf(indices) };
     return simple(c, v, `expert_weights_${spec.k}_of_${spec.experts}`, expertWeights, [scores, indices], spec);
   },
@@ -397,26 +418,47 @@ function launchExperts(v: ValueOf<'experts'>, c: Lowering): readonly Launch[] {
   ];
 }
 
-/** The projections of a SwiGLU where both are plain linears of the same x. */
-function gateAndUp({ inputs: { gate, up } }: ValueOf<'swiglu'>): readonly [gate: ValueOf<'linear'>, up: ValueOf<'linear'>] | null {
-  if (gate.op !== 'linear' || up.op !== 'linear') return null;
-  return gate.inputs.x === up.inputs.x && !gate.inputs.bias && !up.inputs.bias ? [gate, up] : null;
+/** A linear, with what is added to its result; v is the value that holds the sum. */
+function launchLinear(
+  v: Value,
+  { inputs: { x, weight, bias } }: ValueOf<'linear'>,
+  added: readonly Value[],
+  c: Lowering,
+): readonly Launch[] {
+  const spec = {
+    outputs: widthOf(v),
+    inputs: widthOf(x),
+    weight: weight.type.storage,
+    bias: bias?.type.storage ?? null,
+    added: added.length,
+  };
+  const name = `linear_${spec.outputs}x${spec.inputs}_${storageWord(spec.weight)}${bias ? '_bias' : ''}${added.length ? `_add${added.length}` : ''}`;
+  return byRows(c, v, name, matmul, [x, weight, bias, ...added], tiles => ({ ...spec, tiles }));
 }
+/** The terms of a sum, through the sums that its launch takes in. */
+const termsOf = (v: ValueOf<'add'>, top: Value, c: Lowering): readonly Value[] =>
+  [v.inputs.a, v.inputs.b].flatMap(t => (t.op === 'add' && c.absorbs(top, t) ? termsOf(t, top, c) : [t]));
 
-/** Linears that only a SwiGLU reads are computed in its kernel. */
-function fusedAway(graph: Graph): ReadonlySet<Value> {
-  const users = new Map<Value, Value[]>();
-  for (const v of graph.values) for (const [, i] of inputsOf(v)) users.set(i, [...(users.get(i) ?? []), v]);
-  const outputs = new Set(Object.values(graph.outputs));
-  const lone = (v: Value): boolean => users.get(v)?.length === 1 && !outputs.has(v);
-  const pairs = graph.values.flatMap(v => (v.op === 'swiglu' ? [gateAndUp(v) ?? []] : []));
-  return new Set(pairs.filter(pair => pair.every(lone)).flat());
+/** A head's columns are cut where the tiles end, so tile widths divide them. */
+function launchQuery(v: ValueOf<'concat'>, a: ValueOf<'grouped_linear'>, c: Lowering): readonly Launch[] {
+  const nope = a.inputs.x;
+  if (nope.op !== 'slice') throw new Error(`${nope.name} is no slice`);
+  const { groups: heads, stride, size } = a.attributes;
+  const { weight } = a.inputs;
+  const latent = widthOf(weight);
+  const rope = widthOf(v) / heads - latent;
+  const spec = { heads, nope: size, rope, stride, latent, weight: weight.type.storage };
+  const sized = ({ m, n }: MatmulTiles) => ({
+    ...spec,
+    tiles: { m: Math.min(m, 16), n: divisorUpTo(latent, n), k: divisorUpTo(size, 128) },
+  });
+  return byRows(c, v, `absorb_query_${heads}x${size}x${latent}`, absorbQuery, [nope.inputs.x, weight], sized);
 }
 
 /** The program of a graph: launches in the graph's order, buffers without offsets. Values that no output needs are left out. */
 export function chooseKernels(graph: Graph, options: LoweringOptions = {}): Program {
-  const c = new Lowering(graph, options);
-  const fused = fusedAway(graph);
+  const fused = fuse(graph, options.keep);
+  const c = new Lowering(graph, options, fused);
   const values = needed(graph, Object.values(graph.outputs));
   const launches = values.filter(v => !fused.has(v)).flatMap(v => (rules[v.op] as (v: Value, c: Lowering) => readonly Launch[])(v, c));
   const weights = values.filter((v): v is ValueOf<'weight'> => v.op === 'weight');

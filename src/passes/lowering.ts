@@ -3,9 +3,13 @@ import { type Dim, type Graph, needed, sizeOf, type Type, type Value, type Value
 import type { Argument, Buffer, Launch, Variant } from '../../ir/program.js';
 import { elements, f32, type Storage, storageName } from '../../ir/storage.js';
 import type { Kernel } from '../../ir/tile.js';
+import type { Within } from '../kernels/rms-norm.js';
 import type { StateSpec } from '../kernels/state.js';
+import type { Fused } from './fuse.js';
 
 export interface LoweringOptions {
+  /** Values that must lie in buffers of their own after a run, as `verify` wants: they are not fused into others. plan-memory is told the same. */
+  readonly keep?: readonly string[] | 'all';
   /** Why a chip cannot run a kernel, as a sentence; null where it can. The first candidate without an objection is taken. */
   readonly objection?: (kernel: Kernel) => string | null;
 }
@@ -18,8 +22,10 @@ export class Lowering {
   readonly #needs: readonly (readonly [output: string, values: ReadonlySet<Value>])[];
   readonly #graph: Graph;
   readonly #options: LoweringOptions;
+  readonly #fused: Fused;
 
-  constructor(graph: Graph, options: LoweringOptions) {
+  constructor(graph: Graph, options: LoweringOptions, fused: Fused) {
+    this.#fused = fused;
     this.#graph = graph;
     this.#options = options;
     this.#needs = Object.entries(graph.outputs).map(([name, v]) => [name, new Set(needed(graph, [v]))] as const);
@@ -51,6 +57,16 @@ export class Lowering {
     let n = 2;
     while (this.#names.has(`${name}_${n}`)) n++;
     return `${name}_${n}`;
+  }
+
+  /** Whether a value is computed in the launch of another. */
+  absorbs(by: Value, v: Value): boolean {
+    return this.#fused.get(v) === by;
+  }
+  /** Where v's input stands: in columns of wider rows, if v takes in the slice. */
+  whole(by: Value, x: Value): { readonly x: Value; readonly within: Within | null } {
+    if (x.op !== 'slice' || !this.absorbs(by, x)) return { x, within: null };
+    return { x: x.inputs.x, within: { columns: widthOf(x.inputs.x), from: x.attributes.from } };
   }
 
   /** The size of a dimension at the limits: what states and buffers are made for. */
