@@ -1,0 +1,66 @@
+// Messages to the text a model was trained on: the checkpoint's own chat template, in jinja.
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Problem, problem, Refusal } from '../../ir/problem.js';
+
+export interface Message {
+  readonly role: 'system' | 'user' | 'assistant' | 'tool';
+  readonly content: string;
+}
+export interface PromptOptions {
+  /** End with the words that make the model answer. */
+  readonly addGenerationPrompt: boolean;
+  /** Ask a reasoning model to think first; passed on as the template's `thinking`. */
+  readonly thinking?: boolean;
+  readonly tools?: readonly unknown[];
+}
+const templateMissing = (dir: string): Problem =>
+  problem('HK3411', `${dir} has no chat template`, {
+    places: [{ file: `${dir}/tokenizer_config.json` }],
+    why: 'V3.2 and V4 releases describe their prompts in Python instead.',
+    next: 'Use --raw to continue a text, or add chat_template.jinja.',
+  });
+const templateBroken = (file: string, what: string): Problem =>
+  problem('HK3412', `the chat template in ${file} failed: ${what}`, {
+    places: [{ file }],
+    next: 'Use --raw to continue a text, or correct the template.',
+  });
+
+function source(dir: string): { readonly file: string; readonly text: string } | null {
+  const own = join(dir, 'chat_template.jinja');
+  if (existsSync(own)) return { file: 'chat_template.jinja', text: readFileSync(own, 'utf8') };
+  const config = join(dir, 'tokenizer_config.json');
+  if (!existsSync(config)) return null;
+  const { chat_template: t } = JSON.parse(readFileSync(config, 'utf8')) as { chat_template?: unknown };
+  if (typeof t === 'string') return { file: 'tokenizer_config.json', text: t };
+  if (Array.isArray(t)) {
+    const named = t.find(x => (x as { name?: string }).name === 'default') as { template?: string } | undefined;
+    if (typeof named?.template === 'string') return { file: 'tokenizer_config.json', text: named.template };
+  }
+  return null;
+}
+export const hasTemplate = (dir: string): boolean => source(dir) !== null;
+
+/** The text of a conversation by the checkpoint's template, begin-of-sentence token included where the template writes it. */
+export async function renderChat(
+  dir: string,
+  messages: readonly Message[],
+  tokens: { readonly bos: string | null; readonly eos: string | null },
+  options: PromptOptions,
+): Promise<string> {
+  const template = source(dir);
+  if (template === null) throw new Refusal([templateMissing(dir)]);
+  const { Template } = await import('@huggingface/jinja');
+  try {
+    return new Template(template.text).render({
+      messages: messages.map(m => ({ ...m })),
+      add_generation_prompt: options.addGenerationPrompt,
+      bos_token: tokens.bos ?? '',
+      eos_token: tokens.eos ?? '',
+      ...(options.thinking === undefined ? {} : { thinking: options.thinking, enable_thinking: options.thinking }),
+      ...(options.tools === undefined ? {} : { tools: [...options.tools] }),
+    });
+  } catch (e) {
+    throw new Refusal([templateBroken(template.file, (e as Error).message)]);
+  }
+}
