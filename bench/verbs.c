@@ -1,6 +1,6 @@
 // How fast the contractions of the CPU header are beside what this machine can do, measured in the same run: reading memory, and f32 multiply-adds.
 // Times are processor time of the slowest thread, so that a shared machine gives the same figures.
-//   verbs THREADS        one line of JSON a measurement
+//   verbs THREADS [roofs]        one line of JSON a measurement; with `roofs` the machine's own figures only
 #define _GNU_SOURCE
 #include "hkgai_tile.h"
 #include <pthread.h>
@@ -93,6 +93,7 @@ int main(int argc, char **argv) {
   const float ab[2] = {0.999f, 0.001f};
   const double peak = 2.0 * 12 * VL * 2e7 / best(3, multiply, 20000000, ab) * 1e-9;
   printf("{\"threads\": %d, \"lanes\": %d, \"read_gb_s\": %.2f, \"fma_gflop_s\": %.1f}\n", threads, VL, read, peak);
+  if (argc > 2) return 0;
   static const struct { const char *name; struct product p; } kinds[] = {
     {"f32", {tile_contract_f32, 1, 1, 1, 32, 0}}, {"bf16", {tile_contract_bf16, 1, 1, 1, 16, 0}}, {"i8 per row", {tile_contract_i8_f32, 1, 1, INPUTS, 8, 0}},
     {"f8e4m3 128x128", {tile_contract_f8e4m3_f32, 1, 128, 128, 8, 0}}, {"i4 groups of 32", {tile_contract_i4_f32, 1, 1, 32, 4, 0}}, {"i4 groups of 128", {tile_contract_i4_f32, 1, 1, 128, 4, 0}}, {"f4e2m1 groups of 32", {tile_contract_f4e2m1_e8m0, 1, 1, 32, 4, 0}},

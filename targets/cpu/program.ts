@@ -80,6 +80,7 @@ function printKernels(p: Program): readonly SourceFile[] {
         `static ${prototypeC(k)};`,
         block(`void ${k.name}_task(const void *arguments, long from, long to)`, [
           `const struct ${k.name}_arguments *a = arguments;`,
+          'tile_begin();',
           `${k.name}(${[...fields.map(f => `a->${f}`), 'from', 'to'].join(', ')});`,
         ]),
         { raw: `static ${printC(k)}` } as never,

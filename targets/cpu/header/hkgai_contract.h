@@ -9,7 +9,8 @@
 INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch, const float *const *x, const tile_view *v, const long *row, long c, long k) {
   const char *w[8];
   for (int n = 0; n < NB; n++) w[n] = tile_row_data(kind, v, row[n]);
-  const long ahead = MB == 1 && NB == 4 ? 4 * (w[1] - w[0]) : 0; // the next four rows, in the order of this four
+  const long ahead = MB == 1 && NB == 4 ? 4 * (w[1] - w[0]) : 0;
+  const int bits = tile_width_bits(kind), line = 512 / bits;
   vf total[4][8];
   float rest[4][8];
   for (int m = 0; m < MB; m++)
@@ -21,12 +22,23 @@ INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch
     if (scale != SCALE_none)
       for (int m = 0; m < MB; m++)
         for (int n = 0; n < NB; n++) sum[m][n] = vf_all(0);
-    if (tile_whole(kind, c + i))
+    if (tile_whole(kind, c + i)) {
+      // one row of x: a line of memory of each row of b in a turn, and the same line of the rows that come next asked for
+      if (MB == 1 && NB == 4)
+        for (; i + line <= end; i += line)
+          for (int n = 0; n < NB; n++) {
+            const char *at = w[n] + (c + i) * bits / 8;
+            tile_ahead(at + ahead);
+            for (int u = 0; u < line; u += VL) {
+              const vf xs = vf_load(x[0] + i + u), ws = tile_codes(kind, w[n], c + i + u);
+              if (scale == SCALE_none) total[0][n] = vf_fma(xs, ws, total[0][n]);
+              else sum[0][n] = vf_fma(xs, ws, sum[0][n]);
+            }
+          }
       for (; i + VL <= end; i += VL) {
         vf xs[4];
         for (int m = 0; m < MB; m++) xs[m] = vf_load(x[m] + i), vf_keep(&xs[m]);
         for (int n = 0; n < NB; n++) {
-          if (tile_width_bits(kind) <= 8 && MB == 1 && NB == 4 && (i * tile_width_bits(kind) / 8) % 64 < VL * tile_width_bits(kind) / 8) tile_ahead(w[n] + (c + i) * tile_width_bits(kind) / 8 + ahead);
           vf ws = tile_codes(kind, w[n], c + i);
           if (MB > 1) vf_keep(&ws);
           for (int m = 0; m < MB; m++) {
@@ -35,6 +47,7 @@ INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch
           }
         }
       }
+    }
     if (scale != SCALE_none)
       for (int n = 0; n < NB; n++) {
         const vf by = vf_all(tile_scale(scale, v, row[n], c + start) * tile_code_unit(kind));
