@@ -420,6 +420,51 @@ const cases: readonly Case[] = [
     },
     calls: from(0, 6).map(c => from(5 * c, 5)),
   },
+  {
+    name: 'attention, long log in parts',
+    build: d => {
+      const state = d.cache('kv', d.weight('kv_rows', [5, 24]), 'log', 2048);
+      const inputs = { q: d.weight('q', [5, 4 * 24]), state, positions: d.positions, sequences: d.sequences, sink: d.weight('sink', [4]) };
+      return d.b.add('attention', 'y', inputs, {
+        heads: 4,
+        kvHeads: 1,
+        width: 24,
+        keyOffset: 0,
+        valueOffset: 0,
+        valueWidth: 16,
+        scale: 0.3,
+        window: null,
+        ratio: 1,
+      });
+    },
+    calls: from(0, 40).map(c => from(5 * c, 5)),
+  },
+  {
+    name: 'attention, a list in parts',
+    build: d => {
+      const state = d.cache('kv', d.weight('kv_rows', [5, 24]), 'log', 2048);
+      const chosen = [0, 1, 2, 3, 4].flatMap(t => from(0, 1100).map(i => (i < 3 || i % 100 === 50 ? (i * 7 + t) % (t + 1) : -1)));
+      const inputs = {
+        q: d.weight('q', [5, 2 * 24]),
+        state,
+        selected: d.given('chosen', [5, 1100], chosen, i32),
+        positions: d.positions,
+        sequences: d.sequences,
+      };
+      return d.b.add('attention', 'y', inputs, {
+        heads: 2,
+        kvHeads: 1,
+        width: 24,
+        keyOffset: 0,
+        valueOffset: 0,
+        valueWidth: 16,
+        scale: 0.3,
+        window: null,
+        ratio: 1,
+      });
+    },
+    calls: [from(0, 5)],
+  },
   ...[true, false].map(
     (overlap): Case => ({
       name: `compress${overlap ? ' with overlap' : ''}`,

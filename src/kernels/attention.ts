@@ -10,6 +10,8 @@ import {
   contract,
   define,
   div,
+  type Expr,
+  eq,
   exp,
   held,
   heldT,
@@ -27,6 +29,7 @@ import {
   map,
   max,
   maximum,
+  min,
   minus,
   mul,
   output,
@@ -42,6 +45,7 @@ import {
   sub,
   sum,
   sym,
+  type Tile,
   tile,
   times,
   view,
@@ -65,6 +69,8 @@ export interface AttentionSpec {
   /** Entries of the list that narrows `compressed`, or else `state`; null is no list. */
   readonly selected: number | null;
   readonly sink: Storage | null;
+  /** Parts of the context that blocks of their own take, for combine-attention to put together; 1 is the whole in one block. */
+  readonly splits: number;
   /** Heads a block takes, a divisor of heads / kvHeads, and entries a step takes. */
   readonly tiles: { readonly heads: number; readonly context: number };
 }
@@ -73,10 +79,10 @@ const low = -1e30; // instead of minus infinity: exp(low - low) must not be NaN
 
 /**
  * q [rows, heads, width], state, compressed?, positions and sequences i32 [rows], selected? i32 [rows, k], sink? [heads, 1]
- * -> y [rows, heads, valueWidth].
+ * -> y [rows, heads, valueWidth]; with splits: sums [rows, heads, splits, valueWidth], and tops and weights [rows, heads, splits, 1] of the running softmax.
  */
 export function attention(name: string, spec: AttentionSpec): Kernel {
-  const { heads, width, valueWidth, scale, ratio, tiles } = spec;
+  const { heads, width, valueWidth, scale, ratio, splits, tiles } = spec;
   const H = tiles.heads;
   const C = tiles.context;
   const rows = sym('rows');
@@ -89,6 +95,10 @@ export function attention(name: string, spec: AttentionSpec): Kernel {
   const selected = spec.selected === null ? null : input('selected', [rows, spec.selected], i32);
   const sink = spec.sink && input('sink', [heads, 1], spec.sink);
   const y = output('y', [rows, heads, valueWidth]);
+  const sums = output('sums', [rows, heads, splits, valueWidth]);
+  const tops = output('tops', [rows, heads, splits, 1]);
+  const weights = output('weights', [rows, heads, splits, 1]);
+  const split = splits === 1 ? 0 : sym('split');
 
   const t = sym('t');
   const p = sym('p');
@@ -134,9 +144,17 @@ export function attention(name: string, spec: AttentionSpec): Kernel {
     return shared ? [load(keys, of(keyColumn))] : [load(keys, of(keyColumn)), load(values, of(valueColumn))];
   };
 
+  /** This block's share of `count` steps. */
+  const steps = (name: string, count: Int, body: (step: Int) => readonly Stmt[]): readonly Stmt[] => {
+    if (splits === 1) return [loop(name, count, body)];
+    const share = `${name}_share`;
+    const begin = times(split, sym(share));
+    return [define(share, ceildiv(count, splits)), loop(name, max(0, min(sym(share), sub(count, begin))), i => body(add(begin, i)))];
+  };
+
   /** The rows of a list; below 0 is none. */
-  const listed = (from: Param, selection: Param, k: number): Stmt =>
-    loop('entry', Math.ceil(k / C), entry => [
+  const listed = (from: Param, selection: Param, k: number): readonly Stmt[] =>
+    steps('entry', Math.ceil(k / C), entry => [
       load(list, view(selection, [add(times(t, k), times(entry, C)), 0], { as: [times(rows, k), 1], limit: times(add(t, 1), k), pad: -1 })),
       ...fetch(from, 'list'),
       ...takeIn(le(0, as(list, 1, C))),
@@ -149,7 +167,7 @@ export function attention(name: string, spec: AttentionSpec): Kernel {
     const end = add(p, 1);
     return [
       define('first', first),
-      loop('step', ceildiv(sub(end, sym('first')), C), step => {
+      ...steps('step', ceildiv(sub(end, sym('first')), C), step => {
         const at = add(sym('first'), times(step, C));
         const position = plus(columnNumber, int(at));
         const upTo = le(position, int(p));
@@ -163,44 +181,87 @@ export function attention(name: string, spec: AttentionSpec): Kernel {
   /** All entries that are complete at p. */
   const entriesUpTo = (from: Param): readonly Stmt[] => [
     define('entries', div(add(p, 1), ratio)),
-    loop('entry', ceildiv(sym('entries'), C), entry => {
+    ...steps('entry', ceildiv(sym('entries'), C), entry => {
       const at = times(entry, C);
       return [...fetch(from, { row: at, limit: sym('entries') }), ...takeIn(lt(plus(columnNumber, int(at)), int(sym('entries'))))];
     }),
   ];
   const sources: readonly Stmt[] = compressed
-    ? [...positionsUpTo(), ...(selected ? [listed(compressed, selected, spec.selected as number)] : entriesUpTo(compressed))]
+    ? [...positionsUpTo(), ...(selected ? listed(compressed, selected, spec.selected as number) : entriesUpTo(compressed))]
     : selected
-      ? [listed(state, selected, spec.selected as number)]
+      ? listed(state, selected, spec.selected as number)
       : positionsUpTo();
 
+  // a sink is a first score that weighs nothing; one block counts it
+  const first = (yes: Expr | Tile | number, no: number) => (splits === 1 ? yes : select(eq(int(split), 0), yes, no));
+  const began: readonly Stmt[] = sink
+    ? [load(next, view(sink, [head, 0])), map(top, first(next, low)), map(all, first(1, 0))]
+    : [map(top, low), map(all, 0)];
+  const place = { rowDim: 1 };
+  const ended: readonly Stmt[] =
+    splits === 1
+      ? [map(sofar, over(sofar, all)), store(view(y, [t, head, 0]), sofar)]
+      : [
+          store(view(sums, [t, head, split, 0], place), sofar),
+          store(view(tops, [t, head, split, 0], place), top),
+          store(view(weights, [t, head, split, 0], place), all),
+        ];
+  const given = [q, state, compressed, positions, sequences, selected, sink].filter((p): p is Param => p !== null);
   return {
     name,
-    params: [
-      q,
-      state,
-      ...(compressed ? [compressed] : []),
-      positions,
-      sequences,
-      ...(selected ? [selected] : []),
-      ...(sink ? [sink] : []),
-      y,
-    ],
+    params: [...given, ...(splits === 1 ? [y] : [sums, tops, weights])],
     sizes: ['rows'],
-    grid: [
-      { name: 't', count: rows },
-      { name: 'h', count: heads / H },
-    ],
+    grid: [{ name: 't', count: rows }, { name: 'h', count: heads / H }, ...(splits === 1 ? [] : [{ name: 'split', count: splits }])],
     body: [
       define('p', peek(positions, t)),
       define('sequence', peek(sequences, t)),
       load(asked, view(q, [t, head, 0])),
-      // a sink is a first score that weighs nothing
-      ...(sink ? [load(top, view(sink, [head, 0])), map(all, 1)] : [map(top, low), map(all, 0)]),
+      ...began,
       map(sofar, 0),
       ...sources,
-      map(sofar, over(sofar, all)),
-      store(view(y, [t, head, 0]), sofar),
+      ...ended,
+    ],
+  };
+}
+
+export interface CombineSpec {
+  readonly heads: number;
+  readonly valueWidth: number;
+  readonly splits: number;
+}
+
+/** What the blocks of a split context found, as one softmax: sums [rows, heads, splits, valueWidth], tops, weights -> y [rows, heads, valueWidth]. */
+export function combineAttention(name: string, { heads, valueWidth, splits }: CombineSpec): Kernel {
+  const rows = sym('rows');
+  const sums = input('sums', [rows, heads, splits, valueWidth]);
+  const tops = input('tops', [rows, heads, splits, 1]);
+  const weights = input('weights', [rows, heads, splits, 1]);
+  const y = output('y', [rows, heads, valueWidth]);
+  const o = tile('o', splits, valueWidth);
+  const m = tile('m', splits, 1);
+  const l = tile('l', splits, 1);
+  const top = tile('top', 1, 1);
+  const all = tile('all', 1, 1);
+  const result = tile('result', 1, valueWidth);
+  const [t, h] = [sym('t'), sym('h')];
+  return {
+    name,
+    params: [sums, tops, weights, y],
+    sizes: ['rows'],
+    grid: [
+      { name: 't', count: rows },
+      { name: 'h', count: heads },
+    ],
+    body: [
+      load(o, view(sums, [t, h, 0, 0])),
+      load(m, view(tops, [t, h, 0, 0])),
+      load(l, view(weights, [t, h, 0, 0])),
+      maximum(top, [splits, 1], 0, m),
+      map(m, exp(minus(m, top))), // a block that saw nothing: 0
+      sum(all, [splits, 1], 0, mul(l, m)),
+      sum(result, [splits, valueWidth], 0, mul(o, m)),
+      map(result, over(result, all)),
+      store(view(y, [t, h, 0]), result),
     ],
   };
 }

@@ -63,21 +63,27 @@ export interface HcMixSpec {
   readonly eps: number;
   readonly weight: Storage;
   readonly chunk: number;
+  /** Mixes a block gives; each block takes the row's mean square again. */
+  readonly n: number;
 }
 /** x [rows, width], w [mixes, width] -> y [rows, mixes] = w x * rsqrt(mean(x^2) + eps). */
-export function hcMix(name: string, { mixes, width, eps, weight, chunk }: HcMixSpec): Kernel {
+export function hcMix(name: string, { mixes, width, eps, weight, chunk, n }: HcMixSpec): Kernel {
   const x = input('x', [rows, width]);
   const w = input('w', [mixes, width], weight);
   const y = output('y', [rows, mixes]);
   const xs = tile('xs', 1, chunk);
   const more = tile('more', 1, 1);
   const r = tile('r', 1, 1);
-  const acc = tile('acc', 1, mixes);
+  const acc = tile('acc', 1, n);
+  const j = times(sym('j'), n);
   return {
     name,
     params: [x, w, y],
     sizes: ['rows'],
-    grid: [{ name: 't', count: rows }],
+    grid: [
+      { name: 't', count: rows },
+      { name: 'j', count: ceildiv(mixes, n) },
+    ],
     body: [
       map(r, 0),
       loop('a', Math.ceil(width / chunk), a => [
@@ -86,9 +92,9 @@ export function hcMix(name: string, { mixes, width, eps, weight, chunk }: HcMixS
         map(r, plus(r, more)),
       ]),
       map(r, rsqrt(plus(mul(r, 1 / width), eps))),
-      contract(acc, stream(view(x, [t, 0])), stream(view(w, [0, 0])), width, chunk),
+      contract(acc, stream(view(x, [t, 0])), stream(view(w, [j, 0])), width, chunk),
       map(acc, mul(acc, r)),
-      store(view(y, [t, 0]), acc),
+      store(view(y, [t, j]), acc),
     ],
   };
 }

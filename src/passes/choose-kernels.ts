@@ -8,7 +8,7 @@ import { i32 } from '../../ir/storage.js';
 import type { Kernel } from '../../ir/tile.js';
 import { absorbQuery } from '../kernels/absorb-query.js';
 import { appendRows } from '../kernels/append.js';
-import { attention } from '../kernels/attention.js';
+import { type AttentionSpec, attention, combineAttention } from '../kernels/attention.js';
 import { chooseExperts } from '../kernels/choose-experts.js';
 import { concatColumns, sliceColumns } from '../kernels/columns.js';
 import { compress } from '../kernels/compress.js';
@@ -222,28 +222,7 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
   mla: v => {
     throw new Error(`${v.name}: absorb-mla stands before choose-kernels`);
   },
-  attention(v, c) {
-    const { q, state, compressed, positions, sequences, selected, sink } = v.inputs;
-    const { attributes: a } = v;
-    const spec = {
-      ...a,
-      state: c.state(state),
-      compressed: compressed ? c.state(compressed) : null,
-      selected: selected ? widthOf(selected) : null,
-      sink: sink?.type.storage ?? null,
-    };
-    const sharing = a.heads / a.kvHeads;
-    const sizes = [
-      [16, 32],
-      [16, 16],
-      [8, 8],
-      [4, 8],
-    ] as const;
-    const candidates = sizes.map(([heads, context]) => ({ ...spec, tiles: { heads: divisorUpTo(sharing, heads), context } }));
-    const name = `attention_${a.heads}x${a.width}${a.kvHeads === a.heads ? '' : `_kv${a.kvHeads}`}${compressed ? '_compressed' : ''}${selected ? '_selected' : ''}`;
-    const inputs = [q, state, compressed, positions, sequences, selected, sink];
-    return simple(c, v, name, attention, inputs, ...(candidates as [(typeof candidates)[0]]));
-  },
+  attention: launchAttention,
   compress(v, c) {
     const { state, ape, positions, sequences } = v.inputs;
     const { ratio, overlap, width } = v.attributes;
@@ -323,7 +302,7 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
   hc_mix(v, c) {
     const { x, weight } = v.inputs;
     const width = widthOf(x);
-    const spec = { mixes: widthOf(v), width, eps: v.attributes.eps, weight: weight.type.storage, chunk: chunkOf(width) };
+    const spec = { mixes: widthOf(v), width, eps: v.attributes.eps, weight: weight.type.storage, chunk: chunkOf(width), n: 4 };
     return simple(c, v, `hc_mix_${spec.mixes}x${width}`, hcMix, [x, weight], spec);
   },
   hc_split(v, c) {
@@ -350,6 +329,70 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
     return simple(c, v, `hc_post_${spec.streams}x${width}`, hcPost, [x, weights, y], spec);
   },
 };
+
+/** Entries of context from which few rows share it among blocks, and how many a block should take. */
+const longContext = 1024;
+const splitContext = 512;
+
+/** One block a row and some heads; for few rows over a long context, blocks of their own for parts of it, then one launch that puts them together. */
+function launchAttention(v: ValueOf<'attention'>, c: Lowering): readonly Launch[] {
+  const { q, state, compressed, positions, sequences, selected, sink } = v.inputs;
+  const { attributes: a } = v;
+  const spec = {
+    ...a,
+    state: c.state(state),
+    compressed: compressed ? c.state(compressed) : null,
+    selected: selected ? widthOf(selected) : null,
+    sink: sink?.type.storage ?? null,
+  };
+  const sizes = [
+    [16, 32],
+    [16, 16],
+    [8, 8],
+    [4, 8],
+  ] as const;
+  const [best, ...rest] = sizes.map(([heads, context]) => ({ heads: divisorUpTo(a.heads / a.kvHeads, heads), context }));
+  const candidates = (splits: number): readonly [AttentionSpec, ...AttentionSpec[]] => {
+    const of = (tiles: AttentionSpec['tiles']): AttentionSpec => ({ ...spec, splits, tiles });
+    return [of(best as AttentionSpec['tiles']), ...rest.map(of)];
+  };
+  const word = [
+    `attention_${a.heads}x${a.width}`,
+    a.kvHeads === a.heads ? '' : `kv${a.kvHeads}`,
+    compressed ? 'compressed' : '',
+    selected ? 'selected' : '',
+  ];
+  const name = word.filter(w => w !== '').join('_');
+  const given = [q, state, compressed, positions, sequences, selected, sink].flatMap(i => (i ? [c.arg(i)] : []));
+  const rows = rowsOf(v);
+  const whole: Variant = { upTo: null, kernel: c.kernel(name, attention, ...candidates(1)), args: [...given, c.own(v)], sizes: [rows] };
+
+  const near =
+    spec.selected !== null && !spec.compressed ? spec.selected : Math.min(a.window ?? Number.POSITIVE_INFINITY, spec.state.capacity);
+  const far = spec.compressed ? (spec.selected ?? spec.compressed.capacity) : 0;
+  if (near + far < longContext) return [c.launch(v, [whole])];
+  const splits = Math.min(16, Math.ceil((near + far) / splitContext));
+  const upTo = 8;
+  const shape = [upTo, a.heads, splits];
+  const parts = [
+    c.scratch(v, 'sums', [...shape, a.valueWidth]),
+    c.scratch(v, 'tops', [...shape, 1]),
+    c.scratch(v, 'weights', [...shape, 1]),
+  ];
+  const split = c.kernel(`${name}_by${splits}`, attention, ...candidates(splits));
+  const combine = c.kernel(`combine_${a.heads}x${a.valueWidth}_by${splits}`, combineAttention, {
+    heads: a.heads,
+    valueWidth: a.valueWidth,
+    splits,
+  });
+  return [
+    c.launch(v, [{ upTo, kernel: split, args: [...given, ...parts], sizes: [rows] }, whole], { last: false }),
+    c.launch(v, [
+      { upTo, kernel: combine, args: [...parts, c.own(v)], sizes: [rows] },
+      { upTo: null, kernel: null, args: [], sizes: [] },
+    ]),
+  ];
+}
 
 /**
  * Few rows: two launches over (row, chosen expert). Many: lines in expert order, so that an expert's weights are read once for all its rows.
