@@ -26,7 +26,7 @@ function rounded(
     if (
       shape.length < 2 ||
       !tensor.endsWith('.weight') ||
-      /(embed_tokens|embed|lm_head|head|gate|weights_proj|eh_proj)\.weight$/.test(tensor) ||
+      /(^|\.)(embed_tokens|embed|lm_head|head|gate|weights_proj|eh_proj)\.weight$/.test(tensor) ||
       numbers instanceof Int32Array
     )
       return numbers;
