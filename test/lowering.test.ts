@@ -6,9 +6,7 @@ import { describe, expect, it } from '@jest/globals';
 import type { Span, ValueOf } from '../ir/graph.js';
 import { openCheckpoint } from '../src/checkpoint/shards.js';
 import { buildModel, defaultOptions } from '../src/models/index.js';
-import { chooseKernels } from '../src/passes/choose-kernels.js';
-import { runPasses } from '../src/passes/index.js';
-import { planMemory, planObjections } from '../src/passes/plan-memory.js';
+import { lower } from '../src/passes/index.js';
 import { type Call, type PartBytes, type Result, runPrograms } from './run-program.js';
 
 const tiny = fileURLToPath(new URL('../fixtures/tiny/', import.meta.url));
@@ -100,8 +98,7 @@ describe('lowered models give the golden logits', () => {
       const taps = graph.values
         .map(v => v.name)
         .filter(n => /^(embedding|final_norm|layers\.\d+\.(out|attn_out|router_logits|indices|expert_weights))$/.test(n));
-      const program = planMemory(chooseKernels(runPasses(graph), { keep: taps }), { keep: taps });
-      expect(planObjections(program, { keep: taps })).toEqual([]);
+      const program = lower(graph, { keep: taps });
       const weight = (w: ValueOf<'weight'>): PartBytes[] =>
         w.origin.parts.map(p => ({ codes: readSpan(directory, p), ...(p.scale ? { scales: readSpan(directory, p.scale) } : {}) }));
 
@@ -120,8 +117,7 @@ describe('lowered models give the golden logits', () => {
       );
       const calls = [whole, ...steps, ...chunks];
       // everything fused that can be, too: the same logits from fewer launches
-      const lean = planMemory(chooseKernels(runPasses(graph)));
-      expect(planObjections(lean)).toEqual([]);
+      const lean = lower(graph);
       expect(lean.launches.length).toBeLessThanOrEqual(program.launches.length);
       const runs = runPrograms([
         { program, weight, calls },

@@ -1,6 +1,11 @@
 // The passes in their order, with the reasons for it. `checkOrder` holds the list to its reasons when the program starts.
 import type { Graph } from '../../ir/graph.js';
+import type { Program } from '../../ir/program.js';
+import { verify as verifyGraph } from '../../ir/verify.js';
 import { absorbMla } from './absorb-mla.js';
+import { chooseKernels } from './choose-kernels.js';
+import type { LoweringOptions } from './lowering.js';
+import { planMemory, planObjections } from './plan-memory.js';
 
 export interface Pass {
   readonly name: string;
@@ -42,9 +47,12 @@ export interface PassOptions {
   readonly onDump?: (pass: Pass, graph: Graph, changed: boolean) => void;
   /** The name of the last pass to run. */
   readonly stopAfter?: string;
-  /** What is wrong with a graph, a sentence each. Asked of the graph as it came and after each pass. */
+  /** What is wrong with a graph, a sentence each; ir/verify.ts where nothing else is said. Asked of the graph as it came and after each pass that changed it. */
   readonly verify?: (graph: Graph) => readonly string[];
 }
+
+/** A graph made from a config alone has no bytes to check. */
+const wellFormed = (g: Graph): readonly string[] => verifyGraph(g, { bytes: g.values.some(v => v.origin.parts.length > 0) });
 
 /** Run the passes in order. Throws where a graph does not verify, naming the pass that made it: that is a bug, not an input error. */
 export function runPasses(graph: Graph, options: PassOptions = {}, list: readonly Pass[] = passes): Graph {
@@ -53,7 +61,7 @@ export function runPasses(graph: Graph, options: PassOptions = {}, list: readonl
       throw new RangeError(`there is no pass ${name}; there are ${list.map(p => p.name).join(', ')}`);
   }
   const hold = (g: Graph, where: string): void => {
-    const objections = options.verify?.(g) ?? [];
+    const objections = (options.verify ?? wellFormed)(g);
     if (objections.length > 0) throw new Error(`the graph ${where} does not verify:\n${objections.join('\n')}`);
   };
   hold(graph, 'as built');
@@ -68,4 +76,16 @@ export function runPasses(graph: Graph, options: PassOptions = {}, list: readonl
     if (options.stopAfter === pass.name) break;
   }
   return now;
+}
+
+/**
+ * A graph as a program: the passes, kernels for every op, places in memory. Values named in `keep` are in buffers of their own after a run.
+ * Throws where the plan of the memory does not hold: that is a bug.
+ */
+export function lower(graph: Graph, options: PassOptions & LoweringOptions = {}): Program {
+  const keep = options.keep ?? [];
+  const program = planMemory(chooseKernels(runPasses(graph, options), options), { keep });
+  const objections = planObjections(program, { keep });
+  if (objections.length > 0) throw new Error(`the memory of ${graph.name} is not planned well:\n${objections.join('\n')}`);
+  return program;
 }
