@@ -37,6 +37,8 @@ export interface Launch {
   readonly value: Value;
   /** True for the launch after which `value`'s buffer is complete. */
   readonly last: boolean;
+  /** Other values whose buffers are complete after this launch: a router's indices, written beside its weights. */
+  readonly also: readonly Value[];
   readonly layer: number;
   /** What `upTo` is held against: tokens, or wanted where only the rows whose logits are asked for are computed. */
   readonly rows: Dim;

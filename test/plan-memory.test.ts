@@ -22,7 +22,7 @@ function launch(reads: readonly string[], writes: readonly string[]): Launch {
     attributes: { which: 'ids' },
     origin: { role: '', layer: -1, parts: [], passes: [] },
   } as const;
-  return { value, last: true, layer: -1, rows: 1, variants: [{ upTo: null, kernel, args, sizes: [] }], outputs: [] };
+  return { value, last: true, also: [], layer: -1, rows: 1, variants: [{ upTo: null, kernel, args, sizes: [] }], outputs: [] };
 }
 const program = (buffers: readonly Buffer[], launches: readonly Launch[], outputs: Record<string, string> = {}): Program => ({
   graph,

@@ -287,7 +287,9 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
         bias: bias?.type.storage ?? null,
       };
       const name = `route_${router.k}_of_${router.experts}`;
-      return simple(c, v, name, route, [logits, bias, c.own(indices)], router);
+      const args = [logits, bias].flatMap(n => (n ? [c.arg(n)] : []));
+      const kernel = c.kernel(name, route, router);
+      return [c.launch(v, always(kernel, [...args, c.own(indices), c.own(v)], [rowsOf(v)]), { also: [indices] })];
     }
     const spec = { ...v.attributes, experts: widthOf(scores), k: widthOf(indices) };
     return simple(c, v, `expert_weights_${spec.k}_of_${spec.experts}`, expertWeights, [scores, indices], spec);

@@ -123,10 +123,15 @@ export class Lowering {
     return { ...sizes, storage: root.type.storage, ring: root.attributes.kind === 'ring' };
   }
 
-  launch(v: Value, variants: readonly [Variant, ...Variant[]], more: { readonly last?: boolean; readonly rows?: Dim } = {}): Launch {
+  launch(
+    v: Value,
+    variants: readonly [Variant, ...Variant[]],
+    more: { readonly last?: boolean; readonly also?: readonly Value[]; readonly rows?: Dim } = {},
+  ): Launch {
     return {
       value: v,
       last: more.last ?? true,
+      also: more.also ?? [],
       layer: v.origin.layer,
       rows: more.rows ?? (v.type.shape[0] as Dim),
       variants,

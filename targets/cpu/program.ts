@@ -1,6 +1,6 @@
 // A Program as C: kernels.c and kernels.h (the printed kernels and how the pool calls them), weights.c (where every span lies), model.c (the plan:
 // a struct of pointers and a function for each kind of layer, equal layers in a loop).
-import type { Dim, ValueOf } from '../../ir/graph.js';
+import type { Dim, Value, ValueOf } from '../../ir/graph.js';
 import type { Argument, Launch, Program, Variant } from '../../ir/program.js';
 import { elements } from '../../ir/storage.js';
 import type { Kernel, Param } from '../../ir/tile.js';
@@ -257,7 +257,7 @@ class Plan {
           const head = v.upTo === null ? 'else' : `${i === 0 ? '' : 'else '}if (${rows} <= ${v.upTo})`;
           return v.kernel === null && i === launch.variants.length - 1 ? [] : block(head, v.kernel === null ? [] : call(v));
         });
-      const taps = launch.last ? this.#tap(launch, local(launch.value.name), slots) : [];
+      const taps = [...launch.also, ...(launch.last ? [launch.value] : [])].flatMap(v => this.#tap(v, local(v.name), slots));
       const about = `// ${local(launch.value.name)}: ${launch.value.op}`;
       const always = launch.outputs.includes('logits');
       body.push(about, ...(always ? [code, ...taps] : [block('if (m->with_mtp)', [code, ...taps])]));
@@ -265,8 +265,7 @@ class Plan {
     const all = [...slots.values()];
     return { layer, launches, slots: all, body, signature: JSON.stringify([text(body), all.map(s => [s.name, s.type, s.bind.kind])]) };
   }
-  #tap(launch: Launch, name: string, slots: ReadonlyMap<string, Slot>): readonly Code[] {
-    const v = launch.value;
+  #tap(v: Value, name: string, slots: ReadonlyMap<string, Slot>): readonly Code[] {
     const inLayer = v.name.startsWith('layers.') && v.origin.layer >= 0;
     const slot = slots.get(`buffer ${v.name}`);
     if (!slot || (!tapped.has(name) && !v.name.startsWith('mtp.'))) return [];
