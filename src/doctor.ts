@@ -34,15 +34,31 @@ const tools: readonly (readonly [name: string, use: string, flag: string])[] = [
 ];
 // Linux names of cpu flags -> names of the units
 const flags: Readonly<Record<string, string>> = {
-  avx2: 'AVX2', fma: 'FMA', f16c: 'F16C', avx512f: 'AVX-512F', avx512bw: 'AVX-512BW', avx512_vnni: 'AVX-512 VNNI', avx_vnni: 'AVX VNNI',
-  avx512_bf16: 'AVX-512 BF16', amx_tile: 'AMX', amx_int8: 'AMX INT8', amx_bf16: 'AMX BF16', asimd: 'NEON', asimddp: 'NEON dot product', i8mm: 'NEON I8MM', sve: 'SVE',
+  avx2: 'AVX2',
+  fma: 'FMA',
+  f16c: 'F16C',
+  avx512f: 'AVX-512F',
+  avx512bw: 'AVX-512BW',
+  avx512_vnni: 'AVX-512 VNNI',
+  avx_vnni: 'AVX VNNI',
+  avx512_bf16: 'AVX-512 BF16',
+  amx_tile: 'AMX',
+  amx_int8: 'AMX INT8',
+  amx_bf16: 'AMX BF16',
+  asimd: 'NEON',
+  asimddp: 'NEON dot product',
+  i8mm: 'NEON I8MM',
+  sve: 'SVE',
 };
 
 /** The first line with a version in it that a tool prints; null where the tool is not there. */
 export function toolVersion(name: string, flag = '--version'): string | null {
   const ran = spawnSync(name, [flag], { encoding: 'utf8', timeout: 20_000 });
   if (ran.error || ran.status !== 0) return null;
-  const lines = ran.stdout.split('\n').map(l => l.trim()).filter(l => l !== '');
+  const lines = ran.stdout
+    .split('\n')
+    .map(l => l.trim())
+    .filter(l => l !== '');
   return lines.find(l => /\brelease \d|\bV\d+\.\d/.test(l)) ?? lines[0] ?? '';
 }
 

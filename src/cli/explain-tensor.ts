@@ -9,10 +9,15 @@ import { bytes, out, print, printJson } from './terminal.js';
 export async function explainTensor(dir: string, name: string, json: boolean): Promise<number> {
   const { model, tensors } = inspect(dir);
   const graph = model!.graph;
-  const holders = graph.values.filter(v => v.op === 'weight' && (v.name === name || v.origin.parts.some(p => p.tensor === name || p.scale?.tensor === name)));
+  const holders = graph.values.filter(
+    v => v.op === 'weight' && (v.name === name || v.origin.parts.some(p => p.tensor === name || p.scale?.tensor === name)),
+  );
   const unused = model!.unused.find(u => u.tensor === name);
   if (holders.length === 0 && !unused) {
-    const near = tensors.map(t => t.name).filter(t => t.includes(name)).slice(0, 6);
+    const near = tensors
+      .map(t => t.name)
+      .filter(t => t.includes(name))
+      .slice(0, 6);
     throw new Refusal([unknownCode(name, near)]);
   }
   const weights = holders.map(w => ({

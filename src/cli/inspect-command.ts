@@ -37,7 +37,12 @@ export async function inspectCommand(path: string, o: InspectArguments): Promise
     return 0;
   }
   if (o.tensors !== undefined) {
-    print(table(listed.map(t => [t.name, t.dtype, `[${t.shape.join(', ')}]`, bytes(t.bytes), t.file ?? '']), [3]));
+    print(
+      table(
+        listed.map(t => [t.name, t.dtype, `[${t.shape.join(', ')}]`, bytes(t.bytes), t.file ?? '']),
+        [3],
+      ),
+    );
     return 0;
   }
   print(summary(i));
@@ -50,22 +55,45 @@ function summary(i: Inspection): string {
   const rows: (readonly [string, string])[] = [];
   const total = i.dtypes.reduce((n, d) => n + d.bytes, 0);
   rows.push(['model', `${c.modelType}, ${count(i.parameters)} parameters`]);
-  if (i.manifest) rows.push(['bundle', `hkgai ${i.manifest.hkgai}, ${i.manifest.targets.map(t => t.directory).join(', ')}, weights ${i.manifest.recipe.quantise === 'none' ? 'as in the source' : String(i.manifest.recipe.quantise)}`]);
-  rows.push(['stored', `${bytes(total)} in ${grouped(i.tensors.length)} tensors, ${i.kind === 'config' ? 'as releases have them (config alone)' : `${i.checkpoint!.files.length} ${i.checkpoint!.files.length === 1 ? 'file' : 'files'}`}`]);
+  if (i.manifest)
+    rows.push([
+      'bundle',
+      `hkgai ${i.manifest.hkgai}, ${i.manifest.targets.map(t => t.directory).join(', ')}, weights ${i.manifest.recipe.quantise === 'none' ? 'as in the source' : String(i.manifest.recipe.quantise)}`,
+    ]);
+  rows.push([
+    'stored',
+    `${bytes(total)} in ${grouped(i.tensors.length)} tensors, ${i.kind === 'config' ? 'as releases have them (config alone)' : `${i.checkpoint!.files.length} ${i.checkpoint!.files.length === 1 ? 'file' : 'files'}`}`,
+  ]);
   rows.push(['layers', `${c.layers} of ${grouped(c.hidden)}, ${layersOf(i)}`]);
   rows.push(['attention', attentionOf(i)]);
   const e = 'experts' in c ? c : null;
-  if (e) rows.push(['experts', `${e.experts} of ${grouped(e.moeIntermediate)}, ${e.topK} a token${e.sharedExperts ? `, ${e.sharedExperts} shared` : ''}${'groups' in e && e.groups > 1 ? `, ${e.topGroups} of ${e.groups} groups` : ''}`]);
+  if (e)
+    rows.push([
+      'experts',
+      `${e.experts} of ${grouped(e.moeIntermediate)}, ${e.topK} a token${e.sharedExperts ? `, ${e.sharedExperts} shared` : ''}${'groups' in e && e.groups > 1 ? `, ${e.topGroups} of ${e.groups} groups` : ''}`,
+    ]);
   rows.push(['vocabulary', `${grouped(c.vocab)}${c.tied ? ', head tied to embeddings' : ''}`]);
-  rows.push(['positions', `${grouped(c.maxPositions)}${c.ropeScaling.kind === 'none' ? '' : `, ${c.ropeScaling.kind} x ${c.ropeScaling.factor}`}`]);
+  rows.push([
+    'positions',
+    `${grouped(c.maxPositions)}${c.ropeScaling.kind === 'none' ? '' : `, ${c.ropeScaling.kind} x ${c.ropeScaling.factor}`}`,
+  ]);
   const cache = cacheBytesPerPosition(graph);
   rows.push(['cache', `${bytes(cache)} a position in f32, ${bytes(cache / 2)} in bf16`]);
   const mtp = Object.keys(graph.outputs).filter(n => n.startsWith('mtp.')).length;
   if (mtp) rows.push(['mtp', `${mtp} ${mtp === 1 ? 'block' : 'blocks'} predict the token after next`]);
   const lines = rows.map(([k, v]) => `${out.dim(k.padEnd(11))}${v}`);
-  const dtypes = table(i.dtypes.map(d => [d.dtype, grouped(d.tensors), bytes(d.bytes), `${((100 * d.bytes) / total).toFixed(1)} %`]), [1, 2, 3]);
+  const dtypes = table(
+    i.dtypes.map(d => [d.dtype, grouped(d.tensors), bytes(d.bytes), `${((100 * d.bytes) / total).toFixed(1)} %`]),
+    [1, 2, 3],
+  );
   const unused = i.model!.unused;
-  const notes = [...i.checkpoint!.notes, ...(unused.length ? [`${grouped(unused.length)} tensors are not compiled: ${[...new Set(unused.map(u => u.reason))].join('; ')}.`] : []), ...(i.kind === 'checkpoint' && i.checkpoint!.headersOnly ? ['Headers alone: the shards hold no data.'] : [])];
+  const notes = [
+    ...i.checkpoint!.notes,
+    ...(unused.length
+      ? [`${grouped(unused.length)} tensors are not compiled: ${[...new Set(unused.map(u => u.reason))].join('; ')}.`]
+      : []),
+    ...(i.kind === 'checkpoint' && i.checkpoint!.headersOnly ? ['Headers alone: the shards hold no data.'] : []),
+  ];
   return [...lines, '', dtypes, ...(notes.length ? ['', ...notes.map(n => out.yellow(n))] : [])].join('\n');
 }
 function layersOf(i: Inspection): string {
@@ -79,7 +107,9 @@ function layersOf(i: Inspection): string {
 }
 function attentionOf(i: Inspection): string {
   const c = i.checkpoint!.config;
-  if (c.family === 'deepseek_v4') return `${c.heads} heads of ${c.headDim} on one shared key-value head, window ${c.window}, index top ${c.index.topK}`;
-  if ('kvLora' in c) return `latent: ${c.heads} heads of ${c.nope} + ${c.rope}, latent ${c.kvLora}${c.qLora ? `, query latent ${c.qLora}` : ''}${c.index ? `, index top ${c.index.topK} by ${c.index.heads} heads` : ''}`;
+  if (c.family === 'deepseek_v4')
+    return `${c.heads} heads of ${c.headDim} on one shared key-value head, window ${c.window}, index top ${c.index.topK}`;
+  if ('kvLora' in c)
+    return `latent: ${c.heads} heads of ${c.nope} + ${c.rope}, latent ${c.kvLora}${c.qLora ? `, query latent ${c.qLora}` : ''}${c.index ? `, index top ${c.index.topK} by ${c.index.heads} heads` : ''}`;
   return `${c.heads} heads of ${c.headDim} on ${c.kvHeads} key-value heads`;
 }

@@ -1,1 +1,3 @@
-export async function verifyCommand(..._: unknown[]): Promise<number> { return 1; }
+export async function verifyCommand(..._: unknown[]): Promise<number> {
+  return 1;
+}

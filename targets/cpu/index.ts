@@ -35,7 +35,7 @@ out=\${HKGAI_OUT:-$here/model}
 if ! echo 'int main(void) { return 0; }' | "$cc" $march -x c - -o "$out.try" >/dev/null 2>&1; then march=""; fi
 rm -f "$out.try"
 "$cc" -std=gnu17 -O3 $march -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp-simd -pthread \${HKGAI_CFLAGS:-} -I"$here" \\
-  "$here/model.c" "$here/weights.c" "$here/kernels.c" "$here/hkgai_runtime.c" "$here/main.c" -o "$out.new" -lm
+  "$here/model.c" "$here/weights.c" "$here/kernels.c" "$here/hkgai_runtime.c" "$here/hkgai_pool.c" "$here/main.c" -o "$out.new" -lm
 mv "$out.new" "$out"
 `;
 

@@ -44,6 +44,9 @@ hkgai_info hkgai_about(void);
  */
 const char *hkgai_step(hkgai *m, const hkgai_batch *batch, float *logits, float *mtp_logits);
 
+/** Bytes per second that all threads together read from memory: the best of five passes over 256 MiB. 0 where memory is short. */
+double hkgai_bandwidth(hkgai *m);
+
 /** Called for named values as they are computed, where the program was built with -DHKGAI_TAPS. element: 'f' f32, 'i' i32. */
 typedef void (*hkgai_tap)(void *context, const char *name, char element, const void *data, long rows, long columns);
 void hkgai_set_tap(hkgai *m, hkgai_tap tap, void *context);

@@ -1,121 +1,16 @@
-// Threads, mapped weights, caches, and the checks of a step.
+// Mapped weights, caches, and the checks of a step.
 #define _GNU_SOURCE
 #include "hkgai_runtime.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
-
-// ---- threads: workers spin a while for the next task, then sleep
-
-#if defined(__x86_64__)
-#define HK_PAUSE() __builtin_ia32_pause()
-#elif defined(__aarch64__)
-#define HK_PAUSE() __asm__ volatile("yield")
-#else
-#define HK_PAUSE() ((void)0)
-#endif
-enum { hk_spins = 20000 };
-
-struct hk_pool {
-  int threads;
-  pthread_t *workers;
-  pthread_mutex_t lock;
-  pthread_cond_t wake;
-  atomic_long turn; // counts tasks; a worker has seen a task when its own count equals this
-  atomic_int left, sleeping;
-  int stop;
-  hk_task task;
-  const void *arguments;
-  long count;
-};
-struct hk_worker { struct hk_pool *pool; int number; };
-
-static void hk_share(struct hk_pool *p, int number) {
-  const long from = p->count * number / p->threads, to = p->count * (number + 1) / p->threads;
-  if (from < to) p->task(p->arguments, from, to);
-}
-static void *hk_work(void *argument) {
-  struct hk_worker *w = argument;
-  struct hk_pool *p = w->pool;
-  const int number = w->number;
-  free(w);
-  for (long seen = 0;;) {
-    for (int i = 0; i < hk_spins && atomic_load_explicit(&p->turn, memory_order_acquire) == seen; i++) HK_PAUSE();
-    if (atomic_load(&p->turn) == seen) {
-      pthread_mutex_lock(&p->lock);
-      atomic_fetch_add(&p->sleeping, 1);
-      while (atomic_load(&p->turn) == seen) pthread_cond_wait(&p->wake, &p->lock);
-      atomic_fetch_sub(&p->sleeping, 1);
-      pthread_mutex_unlock(&p->lock);
-    }
-    seen++;
-    if (p->stop) return NULL;
-    hk_share(p, number);
-    atomic_fetch_sub_explicit(&p->left, 1, memory_order_release);
-  }
-}
-static void hk_start(struct hk_pool *p) {
-  atomic_fetch_add(&p->turn, 1);
-  if (atomic_load(&p->sleeping) > 0) {
-    pthread_mutex_lock(&p->lock);
-    pthread_cond_broadcast(&p->wake);
-    pthread_mutex_unlock(&p->lock);
-  }
-}
-void hk_run(struct hk_pool *p, hk_task task, const void *arguments, long count) {
-  if (count <= 0) return;
-  if (p->threads == 1 || count == 1) {
-    task(arguments, 0, count);
-    return;
-  }
-  p->task = task;
-  p->arguments = arguments;
-  p->count = count;
-  atomic_store(&p->left, p->threads - 1);
-  hk_start(p);
-  hk_share(p, 0);
-  // a worker may have lost its processor to another program: give ours away after a while rather than spin against it
-  for (long i = 0; atomic_load_explicit(&p->left, memory_order_acquire) > 0; i++) {
-    if (i < hk_spins) HK_PAUSE();
-    else sched_yield();
-  }
-}
-static struct hk_pool *hk_pool_open(int threads) {
-  struct hk_pool *p = calloc(1, sizeof *p);
-  if (!p) return NULL;
-  pthread_mutex_init(&p->lock, NULL);
-  pthread_cond_init(&p->wake, NULL);
-  p->workers = calloc((size_t)threads, sizeof *p->workers);
-  p->threads = 1;
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, 16 << 20); // tiles lie on the stack
-  for (int i = 1; p->workers && i < threads; i++) {
-    struct hk_worker *w = malloc(sizeof *w);
-    if (!w) break;
-    *w = (struct hk_worker){p, i};
-    if (pthread_create(&p->workers[i], &attributes, hk_work, w) != 0) { free(w); break; }
-    p->threads = i + 1;
-  }
-  pthread_attr_destroy(&attributes);
-  return p;
-}
-static void hk_pool_close(struct hk_pool *p) {
-  if (!p) return;
-  p->stop = 1;
-  hk_start(p);
-  for (int i = 1; i < p->threads; i++) pthread_join(p->workers[i], NULL);
-  free(p->workers);
-  free(p);
-}
 
 // ---- weights
 
@@ -216,6 +111,40 @@ void hk_tap_value(struct hkgai *m, int layer, const char *name, char element, co
   m->tap(m->tap_context, full, element, data, rows, columns);
 }
 #endif
+
+// ---- what memory gives
+
+enum { hk_probe_block = 1 << 20 };
+struct hk_probe { const char *data; uint64_t *sum; };
+static void hk_read_blocks(const void *argument, long from, long to) {
+  typedef uint64_t lanes __attribute__((vector_size(64), aligned(64)));
+  const struct hk_probe *p = argument;
+  lanes s[4] = {{0}, {0}, {0}, {0}};
+  const lanes *v = (const lanes *)(p->data + from * hk_probe_block), *end = (const lanes *)(p->data + to * hk_probe_block);
+  for (; v < end; v += 4) { s[0] ^= v[0]; s[1] ^= v[1]; s[2] ^= v[2]; s[3] ^= v[3]; }
+  s[0] ^= s[1] ^ s[2] ^ s[3];
+  uint64_t all = 0;
+  for (int i = 0; i < 8; i++) all ^= s[0][i];
+  __atomic_fetch_xor(p->sum, all, __ATOMIC_RELAXED);
+}
+double hkgai_bandwidth(hkgai *m) {
+  const long blocks = 256;
+  void *data = NULL;
+  if (posix_memalign(&data, 64, (size_t)blocks * hk_probe_block) != 0) return 0;
+  memset(data, 1, (size_t)blocks * hk_probe_block);
+  uint64_t sum = 0;
+  double best = 0;
+  for (int i = 0; i < 5; i++) {
+    struct timespec a, b;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    hk_run(m->pool, hk_read_blocks, &(struct hk_probe){data, &sum}, blocks);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    const double seconds = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) * 1e-9;
+    if (seconds > 0 && (double)blocks * hk_probe_block / seconds > best) best = (double)blocks * hk_probe_block / seconds;
+  }
+  free(data);
+  return best;
+}
 
 // ---- a step
 

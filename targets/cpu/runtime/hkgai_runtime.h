@@ -1,6 +1,7 @@
-// Between the runtime and a generated model: where weights lie, the pool of threads, the state of a step.
+// Between the runtime and a generated model: where weights lie, the state of a step.
 #pragma once
 #include "hkgai.h"
+#include "hkgai_pool.h"
 
 /** A safetensors file that the plan was made for. */
 struct hk_file { const char *name; uint64_t bytes, header_bytes; uint32_t header_hash; };
@@ -8,11 +9,6 @@ struct hk_file { const char *name; uint64_t bytes, header_bytes; uint32_t header
 struct hk_span { int file; uint64_t offset; };
 /** What a member of a layer's struct points to: a span, a table of spans, a state, or a place in the arena. */
 struct hk_bind { char kind; uint64_t first; };
-
-struct hk_pool;
-typedef void (*hk_task)(const void *arguments, long from, long to);
-/** Run blocks [0, count) on the pool's threads, each a contiguous range; returns when all are done. */
-void hk_run(struct hk_pool *pool, hk_task task, const void *arguments, long count);
 
 struct hkgai {
   struct hk_pool *pool;

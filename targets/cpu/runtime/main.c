@@ -10,6 +10,7 @@
 //   generate SEQUENCE POSITION COUNT TEMPERATURE TOP_P SEED STOPS stops.. N ids..
 //        -> each id on a line as it comes, then "done PROMPT_TOKENS PROMPT_US TOKENS DECODE_US"
 //   taps FILE      write named values of the next steps to FILE (a program built with HKGAI_TAPS)
+//   bandwidth      -> "bandwidth BYTES_PER_SECOND": what all threads read from memory
 //   quit
 // What is wrong is answered by "error SENTENCE".
 #include "hkgai.h"
@@ -182,6 +183,7 @@ static int serve(void) {
     if (!strncmp(line, "step ", 5)) { cursor = line + 5; wrong = serve_step(); }
     else if (!strncmp(line, "generate ", 9)) { cursor = line + 9; wrong = serve_generate(); }
     else if (!strncmp(line, "taps", 4)) { cursor = line + 4; wrong = serve_taps(); if (!wrong) { printf("ok\n"); fflush(stdout); } }
+    else if (!strcmp(line, "bandwidth")) { printf("bandwidth %.0f\n", hkgai_bandwidth(model)); fflush(stdout); }
     else if (!strcmp(line, "quit")) break;
     else wrong = "no such command";
     if (wrong) { printf("error %s\n", wrong); fflush(stdout); }
