@@ -135,8 +135,8 @@ function source(run: Run, mark: string, blob: Blob): string {
   ].join('\n');
 }
 
-/** Compile all runs as one file, run them, and give for each the results of its calls. */
-export function runPrograms(runs: readonly Run[], flags: readonly string[] = []): readonly (readonly Result[])[] {
+/** Compile all runs as one file, run them, and give for each the results of its calls. HKGAI_CFLAGS adds to gcc's flags, for example -fsanitize=address. */
+export function runPrograms(runs: readonly Run[]): readonly (readonly Result[])[] {
   const directory = mkdtempSync(join(tmpdir(), 'hkgai-run-'));
   try {
     const blob = new Blob();
@@ -160,9 +160,10 @@ export function runPrograms(runs: readonly Run[], flags: readonly string[] = [])
     const [c, exe, input, output] = ['run.c', 'run', 'in.bin', 'out.bin'].map(n => join(directory, n)) as [string, string, string, string];
     writeFileSync(c, text);
     writeFileSync(input, blob.bytes());
+    const more = (process.env.HKGAI_CFLAGS ?? '').split(' ').filter(f => f !== '');
     const build = spawnSync(
       'gcc',
-      ['-std=c17', '-O1', '-march=native', '-fopenmp-simd', '-w', ...flags, `-I${header}`, c, '-o', exe, '-lm'],
+      ['-std=c17', '-O1', '-march=native', '-fopenmp-simd', '-w', ...more, `-I${header}`, c, '-o', exe, '-lm'],
       { encoding: 'utf8' },
     );
     if (build.status !== 0) {
