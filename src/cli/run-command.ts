@@ -73,7 +73,7 @@ async function tell(answer: Answer, runnable: Runnable, session: Session, o: Run
   const { timing: t } = answer;
   const perSecond = t.decodeSeconds > 0 && t.decodeTokens > 0 ? t.decodeTokens / t.decodeSeconds : null;
   const promptPerSecond = t.promptSeconds > 0 ? t.promptTokens / t.promptSeconds : null;
-  const roof = o.quiet ? null : await session.bandwidth();
+  const roof = o.quiet ? null : await session.bandwidth().catch(() => null); // a program of an earlier version may not measure it
   const active = roof === null ? null : activeBytesOf(runnable);
   const rate = perSecond !== null && active !== null ? perSecond * active : null;
   if (o.json) {

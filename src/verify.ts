@@ -1,0 +1,262 @@
+// What proves a model: a bundle's files against their hashes; the native program against the reference, value by value; either against recorded
+// results. Figures are the largest absolute difference.
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { type Problem, problem, Refusal } from '../ir/problem.js';
+import { buildNative } from './build.js';
+import { checkFiles } from './bundle/manifest.js';
+import { readAt, readHeader } from './checkpoint/safetensors.js';
+import { compiler } from './doctor.js';
+import type { Step } from './reference/index.js';
+import { findRunnable } from './run.js';
+import { openNative, openReference, type Session } from './session.js';
+
+export interface Check {
+  readonly name: string;
+  /** Largest absolute difference; null where the check is of another kind. */
+  readonly difference: number | null;
+  readonly tolerance: number | null;
+  readonly passed: boolean;
+  readonly note: string;
+}
+export interface Verification {
+  readonly path: string;
+  /** What was proved, in the words of the manifest. */
+  readonly verified: { readonly reference: string | null; readonly compiled: string | null };
+  readonly checks: readonly Check[];
+  readonly problems: readonly Problem[];
+}
+export interface VerifyOptions {
+  readonly golden: string | null;
+  readonly tolerance: number;
+  readonly with: 'auto' | 'native' | 'reference';
+}
+
+const off = (c: Check): Problem =>
+  problem('HK6001', `${c.name} differs by ${c.difference?.toExponential(2)}, more than ${c.tolerance}`, {
+    why: c.note,
+    next: 'Run hkgai verify with --json for all figures.',
+  });
+const notGolden = (file: string): Problem =>
+  problem('HK3501', `${file} holds no recorded sequence`, {
+    places: [{ file }],
+    why: 'seq0.input_ids and seq0.logits were expected.',
+    next: 'Name a golden.safetensors.',
+  });
+const goldenVocabulary = (file: string, has: number, expected: number): Problem =>
+  problem('HK3502', `${file} has logits over ${has} tokens, but the model has ${expected}`, {
+    places: [{ file }],
+    next: 'Name the recording of this model.',
+  });
+const goldenTooLong = (file: string, sequence: string, tokens: number, context: number): Problem =>
+  problem('HK3503', `${sequence} in ${file} has ${tokens} tokens, but a sequence holds ${context}`, {
+    places: [{ file }],
+    next: 'Compile with a larger --context.',
+  });
+
+/** The largest absolute difference; infinity where one is not a number. */
+export function worst(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
+  let most = 0;
+  for (let i = 0; i < a.length; i++) {
+    const d = Math.abs((a[i] as number) - (b[i] as number));
+    if (!(d <= most)) most = Number.isNaN(d) ? Number.POSITIVE_INFINITY : d;
+  }
+  return most;
+}
+const within = (name: string, difference: number, tolerance: number, note = ''): Check => ({
+  name,
+  difference,
+  tolerance,
+  passed: difference <= tolerance,
+  note,
+});
+
+/** Check a bundle or a checkpoint. `say` is told what is being done. */
+export async function verify(path: string, o: VerifyOptions, say: (text: string) => void): Promise<Verification> {
+  const r = findRunnable(path);
+  const checks: Check[] = [];
+  const problems: Problem[] = [];
+  let compiled: string | null = null;
+  try {
+    if (r.manifest) {
+      say('hash every file');
+      const bad = checkFiles(path, r.manifest);
+      problems.push(...bad);
+      checks.push({
+        name: `${Object.keys(r.manifest.files).length} files`,
+        difference: null,
+        tolerance: null,
+        passed: bad.length === 0,
+        note: 'SHA-256 as recorded',
+      });
+      if (bad.length) return { path, verified: { reference: null, compiled }, checks, problems };
+    }
+    const wantNative = o.with === 'native' || (o.with === 'auto' && compiler() !== null);
+    say('start the reference interpreter');
+    const reference = await openReference(r.engineDir, r.options);
+    let native: Session | null = null;
+    const work = mkdtempSync(join(tmpdir(), 'hkgai-verify-'));
+    try {
+      if (wantNative) {
+        say('build the native program, with taps');
+        const built = await buildNative(r.nativeDir(), '-DHKGAI_TAPS');
+        native = await openNative(built.program, r.engineDir);
+        compiled = `${built.compiler}, run on this machine`;
+      }
+      if (native && o.with !== 'reference') {
+        say('compare the native program with the reference, value by value');
+        checks.push(...(await layerByLayer(native, reference, o.tolerance, work)));
+      }
+      if (o.golden !== null)
+        for (const s of native ? [reference, native] : [reference]) {
+          say(`compare the ${s.engine} with ${basename(o.golden)}`);
+          checks.push(...(await againstGolden(s, o.golden, o.tolerance)));
+        }
+      if (!native && o.golden === null)
+        checks.push({
+          name: 'reference',
+          difference: null,
+          tolerance: null,
+          passed: true,
+          note: 'nothing to compare with: no C compiler here and no --golden',
+        });
+    } finally {
+      await reference.close();
+      await native?.close();
+      rmSync(work, { recursive: true, force: true });
+    }
+  } finally {
+    r.dispose();
+  }
+  problems.push(...checks.filter(c => !c.passed && c.difference !== null).map(off));
+  return {
+    path,
+    verified: {
+      reference: checks.some(c => c.name.startsWith('reference:')) ? 'against recorded results' : null,
+      compiled: checks.some(c => c.name.startsWith('native:')) ? compiled : null,
+    },
+    checks,
+    problems,
+  };
+}
+
+/** Token ids made up from the model's vocabulary: the same on every machine. */
+function madeUp(count: number, vocabulary: number): readonly number[] {
+  let state = 12345;
+  return Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return (state >>> 8) % vocabulary;
+  });
+}
+const rowsFrom = (ids: readonly number[], from: number, to: number): Step => ({
+  ids: ids.slice(from, to),
+  positions: Array.from({ length: to - from }, (_, i) => from + i),
+  sequences: Array<number>(to - from).fill(0),
+});
+
+/** A prompt and single steps through both; the prompt's named values one by one. */
+async function layerByLayer(
+  native: Session,
+  reference: Awaited<ReturnType<typeof openReference>>,
+  tolerance: number,
+  work: string,
+): Promise<readonly Check[]> {
+  const count = Math.min(24, native.chunk - 1, native.context - 8);
+  const ids = madeUp(count + 6, native.vocabulary);
+  const file = join(work, 'taps');
+  await native.taps(file);
+  const mtp = native.mtp > 0;
+  const prompt: Step = { ...rowsFrom(ids, 0, count), ...(mtp ? { nextIds: ids.slice(1, count + 1) } : {}) };
+  const got = await native.step(prompt);
+  await native.taps(null);
+  const taps = readTaps(readFileSync(file));
+  const names = [...taps.keys()].filter(n => n !== 'logits' && !n.startsWith('mtp.'));
+  const want = reference.reference.step(prompt, [...names, 'logits', ...(mtp ? ['mtp.0.logits'] : [])]);
+  const checks = names.map(n => {
+    const [a, b] = [taps.get(n)!, want.get(n)!.data];
+    // routes may come in another order where weights tie; what counts is which experts
+    if (n.endsWith('.indices')) return within(`native: ${n}`, worst(a, b), 0, 'experts chosen');
+    return within(`native: ${n}`, worst(a, b), tolerance * 2.5, `${want.get(n)!.shape.join(' x ')}`);
+  });
+  checks.push(within('native: logits of a prompt', worst(got.logits, want.get('logits')!.data), tolerance, `${count} tokens`));
+  if (mtp) checks.push(within('native: mtp.0.logits', worst(got.mtp!, want.get('mtp.0.logits')!.data), tolerance));
+  let most = 0;
+  for (let i = count; i < ids.length; i++) {
+    const step = rowsFrom(ids, i, i + 1);
+    most = Math.max(most, worst((await native.step(step)).logits, reference.reference.step(step, ['logits']).get('logits')!.data));
+  }
+  checks.push(within('native: logits step by step', most, tolerance, `${ids.length - count} tokens after it`));
+
+  return checks;
+}
+function readTaps(bytes: Buffer): ReadonlyMap<string, Float32Array | Int32Array> {
+  const out = new Map<string, Float32Array | Int32Array>();
+  for (let at = 0; at < bytes.length; ) {
+    const end = bytes.indexOf(10, at);
+    const [name, element, rows, columns] = bytes.subarray(at, end).toString().split(' ') as [string, string, string, string];
+    const size = Number(rows) * Number(columns) * 4;
+    const data = bytes.buffer.slice(bytes.byteOffset + end + 1, bytes.byteOffset + end + 1 + size);
+    out.set(name, element === 'i' ? new Int32Array(data) : new Float32Array(data));
+    at = end + 1 + size;
+  }
+  return out;
+}
+
+/** Recorded sequences: each as one prompt in chunks, the first also token by token. */
+async function againstGolden(s: Session, file: string, tolerance: number): Promise<readonly Check[]> {
+  const name = basename(file);
+  const header = readHeader(file, name);
+  const fd = openSync(file, 'r');
+  const read = (tensor: string): Float32Array | readonly number[] => {
+    const t = header.tensors.get(tensor)!;
+    const bytes = new Uint8Array(t.bytes[1] - t.bytes[0]);
+    readAt(fd, bytes, t.bytes[0]);
+    return t.dtype === 'I64'
+      ? Array.from(new BigInt64Array(bytes.buffer), Number)
+      : t.dtype === 'I32'
+        ? [...new Int32Array(bytes.buffer)]
+        : new Float32Array(bytes.buffer);
+  };
+  try {
+    const sequences = [...header.tensors.keys()]
+      .flatMap(k => /^(.*)\.input_ids$/.exec(k)?.[1] ?? [])
+      .filter(k => header.tensors.has(`${k}.logits`))
+      .sort();
+    if (sequences.length === 0) throw new Refusal([notGolden(name)]);
+    const checks: Check[] = [];
+    for (const q of sequences) {
+      const ids = read(`${q}.input_ids`) as readonly number[];
+      const logits = read(`${q}.logits`) as Float32Array;
+      if (logits.length / ids.length !== s.vocabulary)
+        throw new Refusal([goldenVocabulary(name, logits.length / ids.length, s.vocabulary)]);
+      if (ids.length > s.context) throw new Refusal([goldenTooLong(name, q, ids.length, s.context)]);
+      const run = async (first: number, each: number): Promise<number> => {
+        let most = 0;
+        for (let from = 0; from < ids.length; ) {
+          const to = Math.min(ids.length, from + (from === 0 ? first : each));
+          const got = await s.step(rowsFrom(ids, from, to));
+          most = Math.max(most, worst(got.logits, logits.subarray(from * s.vocabulary, to * s.vocabulary)));
+          from = to;
+        }
+        return most;
+      };
+      checks.push(within(`${s.engine}: ${q} as a prompt`, await run(s.chunk, s.chunk), tolerance, `${ids.length} tokens`));
+      if (q === sequences[0]) {
+        const prompt = Math.min(s.chunk, Math.max(5, Math.floor(ids.length / 3)));
+        checks.push(
+          within(
+            `${s.engine}: ${q} token by token`,
+            await run(prompt, 1),
+            tolerance,
+            `${ids.length - prompt} steps after a prompt of ${prompt}`,
+          ),
+        );
+      }
+    }
+    return checks;
+  } finally {
+    closeSync(fd);
+  }
+}
