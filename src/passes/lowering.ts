@@ -3,6 +3,7 @@ import { type Dim, type Graph, needed, sizeOf, type Type, type Value, type Value
 import type { Argument, Buffer, Launch, Variant } from '../../ir/program.js';
 import { elements, f32, type Storage, storageName } from '../../ir/storage.js';
 import type { Kernel } from '../../ir/tile.js';
+import { verifyKernel } from '../../ir/tile-verify.js';
 import type { Within } from '../kernels/rms-norm.js';
 import type { StateSpec } from '../kernels/state.js';
 import type { Fused } from './fuse.js';
@@ -33,7 +34,7 @@ export class Lowering {
 
   /**
    * The first of the candidates that nothing objects to. Equal makings give the same kernel; where two differ but would be called the same,
-   * the later one is numbered. Throws with every objection where all are refused.
+   * the later one is numbered. Throws with every objection where all are refused, and where a kernel is not well formed, which is a bug.
    */
   kernel<S>(name: string, make: (name: string, spec: S) => Kernel, ...candidates: readonly [S, ...S[]]): Kernel {
     const objections: string[] = [];
@@ -42,6 +43,8 @@ export class Lowering {
       const known = this.#kernels.get(key);
       if (known) return known;
       const made = make(this.#freeName(name), spec);
+      const broken = verifyKernel(made);
+      if (broken.length > 0) throw new Error(broken.join('\n'));
       const objection = this.#options.objection?.(made) ?? null;
       if (objection === null) {
         this.#names.add(made.name);
