@@ -11,7 +11,9 @@
 #define TILE_DIGITS 1
 
 /** Columns whose digits are held at a time, columns of a stretch for bytes, and of one for nibbles: 128, in lanes of 8 columns, 4 lanes a unit. */
-enum { TILE_DIGIT_COLUMNS = 8192, TILE_BYTE_STRETCH = 512, TILE_NIBBLE_STRETCH = 128, TILE_DIGIT_ROWS = 4 };
+enum { TILE_DIGIT_COLUMNS = 8192, TILE_BYTE_STRETCH = 512, TILE_NIBBLE_STRETCH = 128 };
+/** Rows of a that are worth it, and rows whose digits are kept: as many as a token has experts. */
+enum { TILE_DIGIT_ROWS = 4, TILE_DIGIT_SLOTS = 8 };
 
 struct tile_digits {
   const float *x;
@@ -24,7 +26,8 @@ struct tile_digits {
   // Bytes: a unit a stretch. Nibbles: by lanes.
   _Alignas(64) float units[16 * TILE_DIGIT_COLUMNS / TILE_NIBBLE_STRETCH];
 };
-static _Thread_local struct tile_digits tile_digits_of[TILE_DIGIT_ROWS] __attribute__((unused));
+static _Thread_local struct tile_digits tile_digits_of[TILE_DIGIT_SLOTS] __attribute__((unused));
+static _Thread_local int tile_next_slot __attribute__((unused));
 static _Thread_local long tile_turn __attribute__((unused)); // 0: nobody says when a call begins, so nothing is kept
 static _Thread_local const char *tile_frame __attribute__((unused)); // the kernel's frame, where its tiles are
 
@@ -80,11 +83,16 @@ static __attribute__((noinline, unused)) void tile_cut_row(struct tile_digits *t
   }
 }
 /** The digits of a row: those at hand where it was cut in this call already. What lies on the stack is a tile and may have changed since. */
-INLINE const struct tile_digits *tile_row_digits(int slot, const float *x, long columns, int nibbles) {
-  struct tile_digits *t = &tile_digits_of[slot];
+INLINE const struct tile_digits *tile_row_digits(const float *x, long columns, int nibbles) {
   const char *here = (const char *)__builtin_frame_address(0), *at = (const char *)x;
-  const int tile = at >= here && at < tile_frame;
-  if (tile || tile_turn == 0 || t->turn != tile_turn || t->x != x || t->columns != columns || t->nibbles != nibbles) tile_cut_row(t, x, columns, nibbles);
+  const int kept = tile_turn != 0 && !(at >= here && at < tile_frame);
+  for (int i = 0; kept && i < TILE_DIGIT_SLOTS; i++) {
+    const struct tile_digits *t = &tile_digits_of[i];
+    if (t->turn == tile_turn && t->x == x && t->columns == columns && t->nibbles == nibbles) return t;
+  }
+  struct tile_digits *t = &tile_digits_of[tile_next_slot];
+  tile_next_slot = (tile_next_slot + 1) % TILE_DIGIT_SLOTS;
+  tile_cut_row(t, x, columns, nibbles);
   return t;
 }
 
@@ -175,7 +183,7 @@ INLINE long tile_by_digits(int kind, int scale, float *into, long width, const f
   for (long c = 0; c < whole; c += TILE_DIGIT_COLUMNS) {
     const long some = tile_min(TILE_DIGIT_COLUMNS, whole - c);
     for (long i = 0; i < m; i++) {
-      const struct tile_digits *t = tile_row_digits((int)i, x[i] + c, some, nibbles);
+      const struct tile_digits *t = tile_row_digits(x[i] + c, some, nibbles);
       for (long j = 0; j < n; j += 4) {
         long four[4];
         float sums[4] = {0, 0, 0, 0};
