@@ -195,7 +195,7 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
     return transposed
       ? byRows(c, v, name, groupedMatmulTransposed, [x, weight], ({ m, n }) => ({
           ...spec,
-          tiles: { m: Math.min(m, 16), n, k: Math.min(size, 128) },
+          tiles: { m: m, n, k: Math.min(size, 128) },
         }))
       : byRows(c, v, name, groupedMatmul, [x, weight], tiles => ({ ...spec, tiles }));
   },
@@ -495,7 +495,7 @@ function launchQuery(v: ValueOf<'concat'>, a: ValueOf<'grouped_linear'>, c: Lowe
   const spec = { heads, nope: size, rope, stride, latent, weight: weight.type.storage };
   const sized = ({ m, n }: MatmulTiles) => ({
     ...spec,
-    tiles: { m: Math.min(m, 16), n: divisorUpTo(latent, n), k: divisorUpTo(size, 128) },
+    tiles: { m: m, n: divisorUpTo(latent, n), k: divisorUpTo(size, 128) },
   });
   return byRows(c, v, `absorb_query_${heads}x${size}x${latent}`, absorbQuery, [nope.inputs.x, weight], sized);
 }
