@@ -127,5 +127,10 @@ export function missing(body: readonly Stmt[], marks: Marks, pipes = false): Mis
 export function placeBarriers(k: Kernel, pipes = false): Set<Stmt> {
   const marks = new Set<Stmt>();
   for (let m = missing(k.body, marks, pipes); m; m = missing(k.body, marks, pipes)) marks.add(m.before);
+  // a later one may have made an earlier one needless
+  for (const m of [...marks]) {
+    marks.delete(m);
+    if (missing(k.body, marks, pipes)) marks.add(m);
+  }
   return marks;
 }

@@ -122,7 +122,7 @@ export const tileType = (t: Tile): string => ({ f32: 'float', bf16: 'uint16_t', 
 /** The pointers of a parameter: type and name. */
 export function pointers(p: Param, names: Names): readonly (readonly [type: string, name: string])[] {
   const read = p.access === 'read' ? 'const ' : '';
-  const table = p.stacked ? '*const ' : '';
+  const table = p.stacked ? 'const *' : '';
   const codes = [`${read}${memoryType[p.storage.element]} *${table}`, names.of('param', p.name)] as const;
   if (p.storage.kind === 'plain') return [codes];
   return [codes, [`${read}${memoryType[p.storage.scale]} *${table}`, names.of('param', `${p.name}_scale`)]];

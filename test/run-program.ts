@@ -10,6 +10,7 @@ import type { Argument, Program, Variant } from '../ir/program.js';
 import { elements } from '../ir/storage.js';
 import type { Kernel } from '../ir/tile.js';
 import { blocksC, printC } from '../targets/cpu/printer.js';
+import { memoryType } from '../targets/elements.js';
 
 export interface Call {
   readonly inputs: Readonly<Partial<Record<ValueOf<'input'>['attributes']['which'], readonly number[]>>>;
@@ -54,43 +55,83 @@ class Blob {
 }
 const bytesOf = (a: Float32Array | Int32Array): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
 
+/** A language that kernels print in, and how a plain compiler builds and calls them here. */
+export interface Language {
+  readonly name: string;
+  readonly compiler: readonly string[];
+  readonly include: string;
+  /** A kernel's function, static, without its include. */
+  print(k: Kernel): string;
+  /** A call over all blocks. */
+  call(kernel: string, args: readonly string[], blocks: string): string;
+}
+export const c: Language = {
+  name: 'C',
+  compiler: ['gcc', '-std=gnu17', '-O1', '-march=native', '-fopenmp-simd', `-I${header}`],
+  include: '#include "hkgai_tile.h"',
+  print: k => `static ${printC(k)}`,
+  call: (kernel, args, blocks) => `${kernel}(${[...args, '0', blocks].join(', ')});`,
+};
+
 /** The C text of one run, its kernels and names marked with `mark`. */
-function source(run: Run, mark: string, blob: Blob): string {
+function source(run: Run, mark: string, blob: Blob, language: Language): string {
   const { program: p } = run;
   const lines: string[] = [];
+  const tables: string[] = [];
+  const fills: string[] = [];
   const renamed = new Map<Kernel, Kernel>();
   const kernelOf = (k: Kernel): Kernel => {
     const known = renamed.get(k);
     if (known) return known;
     const made = { ...k, name: `${mark}_${k.name}` };
     renamed.set(k, made);
-    lines.push(`static ${printC(made)}`);
+    lines.push(language.print(made));
     return made;
   };
   const weights = new Map(
     p.weights.map((w, i) => {
       const parts = run.weight(w).map(part => ({ codes: blob.add(part.codes), scales: part.scales ? blob.add(part.scales) : null }));
-      const table = (of: readonly (number | null)[]): string => `(const void *[]){${of.map(o => `blob + ${o}`).join(', ')}}`;
-      return [w.name, { i, parts, codes: table(parts.map(t => t.codes)), scales: table(parts.map(t => t.scales)) }] as const;
+      const table = (of: readonly (number | null)[], kind: string): string => {
+        if (of.length < 2 || of[0] === null) return '';
+        tables.push(`static const void *${mark}_${kind}${i}[${of.length}];`);
+        fills.push(...of.map((o, j) => `  ${mark}_${kind}${i}[${j}] = blob + ${o};`));
+        return `${mark}_${kind}${i}`;
+      };
+      return [
+        w.name,
+        {
+          i,
+          parts,
+          codes: table(
+            parts.map(t => t.codes),
+            'c',
+          ),
+          scales: table(
+            parts.map(t => t.scales),
+            's',
+          ),
+        },
+      ] as const;
     }),
   );
+  const typeOf = (param: Kernel['params'][number]): string => `${memoryType[param.storage.element]} `;
   const argument = (a: Argument, param: Kernel['params'][number]): readonly string[] => {
     switch (a.kind) {
       case 'buffer':
-        return [`(void *)(arena + ${p.buffers.find(b => b.name === a.buffer)?.offset})`];
+        return [`(${typeOf(param)}*)(arena + ${p.buffers.find(b => b.name === a.buffer)?.offset})`];
       case 'state':
-        return [`(void *)${mark}_state_${p.states.indexOf(a.state)}`];
+        return [`(${typeOf(param)}*)${mark}_state_${p.states.indexOf(a.state)}`];
       case 'input':
         return [a.which];
       case 'table':
-        return [`(const void *)(blob + ${blob.add(bytesOf(a.values))})`];
+        return [`(const ${typeOf(param)}*)(blob + ${blob.add(bytesOf(a.values))})`];
       case 'weight': {
         const w = weights.get(a.weight.name);
         if (!w) throw new Error(`${a.weight.name} is no weight of the program`);
-        const one = (table: string, at: number | null | undefined): string =>
-          param.stacked ? `(const void *)${table}` : `(const void *)(blob + ${at})`;
-        const codes = one(w.codes, w.parts[0]?.codes);
-        return param.storage.kind === 'plain' ? [codes] : [codes, one(w.scales, w.parts[0]?.scales)];
+        const one = (table: string, at: number | null | undefined, type: string): string =>
+          param.stacked ? `(const ${type} *const *)${table}` : `(const ${type} *)(blob + ${at})`;
+        const codes = one(w.codes, w.parts[0]?.codes, memoryType[param.storage.element]);
+        return param.storage.kind === 'plain' ? [codes] : [codes, one(w.scales, w.parts[0]?.scales, memoryType[param.storage.scale])];
       }
     }
   };
@@ -99,7 +140,11 @@ function source(run: Run, mark: string, blob: Blob): string {
     const k = kernelOf(v.kernel);
     const sizes = v.sizes.map(d => dimC(d, p));
     const args = v.args.flatMap((a, i) => argument(a, k.params[i] as Kernel['params'][number]));
-    return `${k.name}(${[...args, ...sizes, '0', blocksC(k, s => sizes[k.sizes.indexOf(s)] as string)].join(', ')});`;
+    return language.call(
+      k.name,
+      [...args, ...sizes],
+      blocksC(k, s => sizes[k.sizes.indexOf(s)] as string),
+    );
   };
   const launches = p.launches.map(l => {
     const arms = l.variants.map(v => (v.upTo === null ? `{ ${variantC(v)} }` : `if (rows <= ${v.upTo}) { ${variantC(v)} } else`));
@@ -121,14 +166,16 @@ function source(run: Run, mark: string, blob: Blob): string {
   const held = `static void *${p.states.map((_, i) => `${mark}_state_${i}`).join(', *')};`;
   return [
     ...lines,
+    ...tables,
     ...(p.states.length ? [held] : []),
     `static void ${mark}_call(long tokens_rows, long wanted_rows, ${which.map(w => `const int32_t *${w}`).join(', ')}) {`,
     '  (void)tokens_rows, (void)wanted_rows, (void)ids, (void)next_ids, (void)positions, (void)sequences, (void)wanted;',
     ...launches,
     '}',
     `static void ${mark}(FILE *out) {`,
-    `  arena = aligned_alloc(64, ${Math.max(64, p.arena)});`,
+    `  arena = (uint8_t *)aligned_alloc(64, ${Math.max(64, p.arena)});`,
     ...states,
+    ...fills,
     ...calls,
     '  free(arena);',
     '}',
@@ -136,20 +183,20 @@ function source(run: Run, mark: string, blob: Blob): string {
 }
 
 /** Compile all runs as one file, run them, and give for each the results of its calls. HKGAI_CFLAGS adds to gcc's flags, for example -fsanitize=address. */
-export function runPrograms(runs: readonly Run[]): readonly (readonly Result[])[] {
+export function runPrograms(runs: readonly Run[], language: Language = c): readonly (readonly Result[])[] {
   const directory = mkdtempSync(join(tmpdir(), 'hkgai-run-'));
   try {
     const blob = new Blob();
-    const bodies = runs.map((r, i) => source(r, `r${i}`, blob));
+    const bodies = runs.map((r, i) => source(r, `r${i}`, blob, language));
     const text = [
-      '#include "hkgai_tile.h"',
+      language.include,
       '#include <stdio.h>',
       '#include <stdlib.h>',
       'static uint8_t *blob, *arena;',
       ...bodies,
       'int main(int count, char **args) {',
       '  (void)count;',
-      `  blob = aligned_alloc(64, ${Math.max(64, blob.length)});`,
+      `  blob = (uint8_t *)aligned_alloc(64, ${Math.max(64, blob.length)});`,
       '  FILE *in = fopen(args[1], "rb"), *out = fopen(args[2], "wb");',
       `  if (fread(blob, 1, ${blob.length}, in) != ${blob.length}) return 1;`,
       ...runs.map((_, i) => `  r${i}(out);`),
@@ -157,22 +204,23 @@ export function runPrograms(runs: readonly Run[]): readonly (readonly Result[])[
       '}',
       '',
     ].join('\n');
-    const [c, exe, input, output] = ['run.c', 'run', 'in.bin', 'out.bin'].map(n => join(directory, n)) as [string, string, string, string];
-    writeFileSync(c, text);
+    const [file, exe, input, output] = [language.name === 'C' ? 'run.c' : 'run.cpp', 'run', 'in.bin', 'out.bin'].map(n =>
+      join(directory, n),
+    ) as [string, string, string, string];
+    writeFileSync(file, text);
     writeFileSync(input, blob.bytes());
     const more = (process.env.HKGAI_CFLAGS ?? '').split(' ').filter(f => f !== '');
-    const build = spawnSync(
-      'gcc',
-      ['-std=c17', '-O1', '-march=native', '-fopenmp-simd', '-w', ...more, `-I${header}`, c, '-o', exe, '-lm'],
-      { encoding: 'utf8' },
-    );
+    const build = spawnSync(language.compiler[0] as string, [...language.compiler.slice(1), '-w', ...more, file, '-o', exe, '-lm'], {
+      encoding: 'utf8',
+    });
     if (build.status !== 0) {
       if (process.env.HKGAI_KEEP_C) writeFileSync(process.env.HKGAI_KEEP_C, text);
-      throw new Error(`gcc: ${build.stderr.slice(0, 4000)}`);
+      throw new Error(`${language.compiler[0]}: ${String(build.stderr).slice(0, 4000)}`);
     }
     if (process.env.HKGAI_KEEP_C) writeFileSync(process.env.HKGAI_KEEP_C, text);
     const ran = spawnSync(exe, [input, output], { encoding: 'utf8' });
-    if (ran.status !== 0) throw new Error(`the program ended with ${ran.status ?? ran.signal}: ${ran.stderr.slice(0, 4000)}`);
+    if (ran.status !== 0)
+      throw new Error(`the program ended with ${ran.status ?? ran.signal}: ${ran.stdout.slice(0, 2000)}${ran.stderr.slice(0, 4000)}`);
     const out = readFileSync(output);
     let at = 0;
     return runs.map(({ program: p, calls }) =>

@@ -162,7 +162,7 @@ function statement(s: Stmt, names: Names): Code {
 /** The C prototype of a kernel, without a semicolon. */
 export function prototypeC(k: Kernel, names: Names = kernelNames(k)): string {
   const args = [
-    ...k.params.flatMap(p => pointers(p, names).map(([type, name]) => `${type}${type.endsWith('*const ') ? '' : 'restrict '}${name}`)),
+    ...k.params.flatMap(p => pointers(p, names).map(([type, name]) => `${type}${type.endsWith('*const *') ? '' : 'restrict '}${name}`)),
     ...k.sizes.map(n => `long ${names.of('int', n)}`),
     'long from',
     'long to',

@@ -325,20 +325,12 @@ function printModel(p: Program, spans: Spans): SourceFile {
           .join(', ')}},`,
     );
     const used = first.slots.flatMap((s, j): string[] =>
-      fixed(k, j)
-        ? [`${s.type}const ${s.name} = (void *)(m->arena + ${s.bind.first});`]
-        : [`${s.type.endsWith('*const ') ? s.type.slice(0, -6) : s.type}const ${s.name} = l->${s.name};`],
+      fixed(k, j) ? [`${s.type}const ${s.name} = (void *)(m->arena + ${s.bind.first});`] : [`${s.type}const ${s.name} = l->${s.name};`],
     );
     return [
       '',
       `/** ${about} */`,
-      block(
-        `struct ${k.name}`,
-        members.length
-          ? members.map(s => `${s.type.endsWith('*const ') ? s.type.slice(0, -6) : s.type}${s.name};`)
-          : ['const void *nothing;'],
-        '};',
-      ),
+      block(`struct ${k.name}`, members.length ? members.map(s => `${s.type}${s.name};`) : ['const void *nothing;'], '};'),
       ...(members.length
         ? [block(`static const struct hk_bind ${k.name}_binds[${k.segments.length}][${members.length}] =`, binds, '};')]
         : []),

@@ -1,0 +1,266 @@
+// The verbs of printed kernels in AscendC. Whole rows in f32 move by DataCopyPad where they begin at 32 bytes; what is decoded, gathered or ragged
+// moves element by element, which is correct and slow. Dense products belong to the Cube and the vendor's operators (native/); the ones here run on the
+// vector unit and are their reference.
+#pragma once
+#include "kernel_operator.h"
+using AscendC::LocalTensor;
+
+/** A core's unified buffer, handed out in pieces of 32 bytes. */
+struct Arena {
+  AscendC::TPipe pipe;
+  AscendC::TBuf<AscendC::TPosition::VECCALC> all;
+  uint32_t taken = 0;
+  __aicore__ inline explicit Arena(uint32_t bytes) { pipe.InitBuffer(all, bytes); }
+  template <class T> __aicore__ inline LocalTensor<T> take(uint32_t n) {
+    const uint32_t at = taken;
+    taken += (n * (uint32_t)sizeof(T) + 31) / 32 * 32;
+    return all.GetWithOffset<T>(n, at);
+  }
+};
+/** Scalars and vectors run on engines of their own: wait on both sides of scalar work. */
+#define SCALAR_BEGIN AscendC::PipeBarrier<PIPE_ALL>()
+#define SCALAR_END AscendC::PipeBarrier<PIPE_ALL>()
+
+__aicore__ inline int64_t tile_min(int64_t a, int64_t b) { return a < b ? a : b; }
+__aicore__ inline int64_t tile_max(int64_t a, int64_t b) { return a > b ? a : b; }
+__aicore__ inline int64_t tile_ceildiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__aicore__ inline float float_of(uint32_t u) { union { uint32_t u; float f; } x = {u}; return x.f; }
+__aicore__ inline uint32_t bits_of(float f) { union { float f; uint32_t u; } x = {f}; return x.u; }
+__aicore__ inline float from_bf16(uint16_t h) { return float_of((uint32_t)h << 16); }
+__aicore__ inline uint16_t to_bf16(float f) { const uint32_t u = bits_of(f); return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1)) >> 16); }
+__aicore__ inline float from_f16(uint16_t h) {
+  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, m = h & 0x7fff;
+  if (m >= 0x7c00) return float_of(sign | 0x7f800000u | (m & 0x3ff) << 13);
+  if (m < 0x400) return float_of(sign | bits_of((float)m * 5.9604644775390625e-8f));
+  return float_of(sign | ((m << 13) + (112u << 23)));
+}
+__aicore__ inline uint16_t to_f16(float f) {
+  const uint32_t u = bits_of(f), sign = (u >> 16) & 0x8000u, m = u & 0x7fffffffu;
+  if (m > 0x7f800000u) return (uint16_t)(sign | 0x7e00);
+  if (m >= 0x477ff000u) return (uint16_t)(sign | 0x7c00);
+  if (m < 0x38800000u) return (uint16_t)(sign | (bits_of(float_of(m) + 0.5f) - 0x3f000000u)); // 0.5 has the step of f16's subnormals
+  return (uint16_t)(sign | ((m - (112u << 23) + 0xfffu + ((m >> 13) & 1)) >> 13));
+}
+__aicore__ inline float from_f8e4m3(uint8_t b) {
+  const uint32_t m = b & 0x7f;
+  const float v = m == 0x7f ? float_of(0x7fc00000u) : m < 8 ? (float)m * 0.001953125f : float_of((m << 20) + (120u << 23));
+  return b & 0x80 ? -v : v;
+}
+__aicore__ inline float from_f4e2m1(int n) {
+  const int m = n & 7;
+  const float v = m < 4 ? 0.5f * (float)m : m == 4 ? 2.0f : m == 5 ? 3.0f : m == 6 ? 4.0f : 6.0f;
+  return n & 8 ? -v : v;
+}
+__aicore__ inline float scale_of(__gm__ const float *s) { return *s; }
+__aicore__ inline float scale_of(__gm__ const uint16_t *s) { return from_bf16(*s); }
+__aicore__ inline float scale_of(__gm__ const uint8_t *s) { return *s == 255 ? float_of(0x7fc00000u) : *s == 0 ? float_of(0x00400000u) : float_of((uint32_t)*s << 23); }
+
+// ---- views
+
+/** Rows through a tile of indices, or none. */
+struct Index { LocalTensor<int32_t> at; bool is; };
+__aicore__ inline Index index_of(LocalTensor<int32_t> t) { return {t, true}; }
+__aicore__ inline Index no_index() { return {LocalTensor<int32_t>(), false}; }
+struct view_base {
+  int64_t row, rows, col, cols, pitch;
+  Index index;
+  __aicore__ inline int64_t row_of(int64_t r) const {
+    if (!index.is) return row + r < 0 || row + r >= rows ? -1 : row + r;
+    const int64_t i = index.at.GetValue(r);
+    return i < 0 || row + i >= rows ? -1 : row + i;
+  }
+  __aicore__ inline bool inside(int64_t at, int64_t c) const { return at >= 0 && col + c >= 0 && col + c < cols; }
+};
+#define VIEW_PLAIN(kind, type, decode, encode)                                                                                               \
+  struct view_##kind : view_base {                                                                                                           \
+    __gm__ const type *data;                                                                                                                 \
+    __aicore__ inline view_##kind(__gm__ const type *d, int64_t row, int64_t rows, int64_t col, int64_t cols, int64_t pitch, Index index)    \
+        : view_base{row, rows, col, cols, pitch, index}, data(d) {}                                                                          \
+    __aicore__ inline float at(int64_t r, int64_t c, float pad) const {                                                                      \
+      const int64_t at = row_of(r);                                                                                                          \
+      if (!inside(at, c)) return pad;                                                                                                        \
+      const type e = data[at * pitch + col + c];                                                                                             \
+      return decode;                                                                                                                         \
+    }                                                                                                                                        \
+    __aicore__ inline void put(int64_t r, int64_t c, float v) const {                                                                        \
+      const int64_t at = row_of(r);                                                                                                          \
+      if (inside(at, c)) const_cast<__gm__ type *>(data)[at * pitch + col + c] = encode;                                                     \
+    }                                                                                                                                        \
+  };
+VIEW_PLAIN(f32, float, e, v)
+VIEW_PLAIN(bf16, uint16_t, from_bf16(e), to_bf16(v))
+VIEW_PLAIN(f16, uint16_t, from_f16(e), to_f16(v))
+VIEW_PLAIN(i32, int32_t, (float)e, (int32_t)v)
+VIEW_PLAIN(i64, int64_t, (float)e, (int64_t)v)
+#define VIEW_SCALED(kind, type, stype, decode)                                                                                               \
+  struct view_##kind : view_base {                                                                                                           \
+    __gm__ const type *data;                                                                                                                 \
+    __gm__ const stype *scale;                                                                                                               \
+    int64_t block_rows, block_cols;                                                                                                          \
+    __aicore__ inline view_##kind(__gm__ const type *d, int64_t row, int64_t rows, int64_t col, int64_t cols, int64_t pitch, Index index, __gm__ const stype *s, int64_t br, int64_t bc) \
+        : view_base{row, rows, col, cols, pitch, index}, data(d), scale(s), block_rows(br), block_cols(bc) {}                                \
+    __aicore__ inline float at(int64_t r, int64_t c, float pad) const {                                                                      \
+      const int64_t at = row_of(r);                                                                                                          \
+      if (!inside(at, c)) return pad;                                                                                                        \
+      const int64_t x = col + c, half = (pitch + 1) / 2;                                                                                     \
+      (void)half;                                                                                                                            \
+      return (decode)*scale_of(scale + at / block_rows * tile_ceildiv(pitch, block_cols) + x / block_cols);                                  \
+    }                                                                                                                                        \
+  };
+#define NIBBLE ((data[at * half + x / 2] >> (x % 2 * 4)) & 15)
+VIEW_SCALED(i8_f32, int8_t, float, (float)data[at * pitch + x])
+VIEW_SCALED(i8_bf16, int8_t, uint16_t, (float)data[at * pitch + x])
+VIEW_SCALED(f8e4m3_f32, uint8_t, float, from_f8e4m3(data[at * pitch + x]))
+VIEW_SCALED(f8e4m3_bf16, uint8_t, uint16_t, from_f8e4m3(data[at * pitch + x]))
+VIEW_SCALED(f8e4m3_e8m0, uint8_t, uint8_t, from_f8e4m3(data[at * pitch + x]))
+VIEW_SCALED(i4_f32, uint8_t, float, (float)(NIBBLE - 8))
+VIEW_SCALED(i4_bf16, uint8_t, uint16_t, (float)(NIBBLE - 8))
+VIEW_SCALED(f4e2m1_f32, uint8_t, float, from_f4e2m1(NIBBLE))
+VIEW_SCALED(f4e2m1_e8m0, uint8_t, uint8_t, from_f4e2m1(NIBBLE))
+
+// ---- load and store
+
+template <class T> __aicore__ inline void put_value(LocalTensor<T> t, int64_t i, float v) { t.SetValue(i, (T)v); }
+template <> __aicore__ inline void put_value(LocalTensor<bfloat16_t> t, int64_t i, float v) { t.template ReinterpretCast<uint16_t>().SetValue(i, to_bf16(v)); }
+template <class T> __aicore__ inline float get_value(LocalTensor<T> t, int64_t i) { return (float)t.GetValue(i); }
+template <> __aicore__ inline float get_value(LocalTensor<bfloat16_t> t, int64_t i) { return from_bf16(t.template ReinterpretCast<uint16_t>().GetValue(i)); }
+
+template <int R, int C, class T, class V> __aicore__ inline void tile_load_each(LocalTensor<T> to, int64_t pitch, V v, float pad) {
+  SCALAR_BEGIN;
+  for (int64_t r = 0; r < R; r++) for (int64_t c = 0; c < C; c++) put_value(to, r * pitch + c, v.at(r, c, pad));
+  SCALAR_END;
+}
+template <int R, int C, class T, class V> __aicore__ inline void tile_load(LocalTensor<T> to, int64_t pitch, V v, float pad) { tile_load_each<R, C>(to, pitch, v, pad); }
+/** f32 rows: a whole row that begins at 32 bytes is one copy. */
+template <int R, int C> __aicore__ inline void tile_load(LocalTensor<float> to, int64_t pitch, view_f32 v, float pad) {
+  SCALAR_BEGIN;
+  for (int64_t r = 0; r < R; r++) {
+    const int64_t at = v.row_of(r);
+    if (v.inside(at, 0) && v.inside(at, C - 1) && r * pitch % 8 == 0 && C % 8 == 0) {
+      AscendC::GlobalTensor<float> from;
+      from.SetGlobalBuffer(const_cast<__gm__ float *>(v.data) + at * v.pitch + v.col);
+      AscendC::DataCopyPad(to[r * pitch], from, {1, (uint32_t)(C * sizeof(float)), 0, 0, 0}, {false, 0, 0, 0.0f});
+    } else for (int64_t c = 0; c < C; c++) to.SetValue(r * pitch + c, v.at(r, c, pad));
+  }
+  SCALAR_END;
+}
+template <int R, int C, class T, class V> __aicore__ inline void tile_store_each(V v, LocalTensor<T> from, int64_t pitch) {
+  SCALAR_BEGIN;
+  for (int64_t r = 0; r < R; r++) for (int64_t c = 0; c < C; c++) v.put(r, c, get_value(from, r * pitch + c));
+  SCALAR_END;
+}
+template <int R, int C, class T, class V> __aicore__ inline void tile_store(V v, LocalTensor<T> from, int64_t pitch) { tile_store_each<R, C>(v, from, pitch); }
+template <int R, int C> __aicore__ inline void tile_store(view_f32 v, LocalTensor<float> from, int64_t pitch) {
+  SCALAR_BEGIN;
+  for (int64_t r = 0; r < R; r++) {
+    const int64_t at = v.row_of(r);
+    if (v.inside(at, 0) && v.inside(at, C - 1) && r * pitch % 8 == 0) {
+      AscendC::GlobalTensor<float> to;
+      to.SetGlobalBuffer(const_cast<__gm__ float *>(v.data) + at * v.pitch + v.col);
+      AscendC::DataCopyPad(to, from[r * pitch], {1, (uint32_t)(C * sizeof(float)), 0, 0, 0});
+    } else for (int64_t c = 0; c < C; c++) v.put(r, c, from.GetValue(r * pitch + c));
+  }
+  SCALAR_END;
+}
+
+// ---- shapes
+
+template <int R, int C> __aicore__ inline void tile_iota_rows(LocalTensor<float> d) { SCALAR_BEGIN; for (int r = 0; r < R; r++) for (int c = 0; c < C; c++) d.SetValue(r * C + c, (float)r); SCALAR_END; }
+template <int R, int C> __aicore__ inline void tile_iota_columns(LocalTensor<float> d) { SCALAR_BEGIN; for (int r = 0; r < R; r++) for (int c = 0; c < C; c++) d.SetValue(r * C + c, (float)c); SCALAR_END; }
+/** [R0, C0] to [R, C]: sizes of 1 spread. */
+template <int R, int C, int R0, int C0> __aicore__ inline void tile_spread(LocalTensor<float> d, LocalTensor<float> s) {
+  SCALAR_BEGIN;
+  for (int r = 0; r < R; r++) for (int c = 0; c < C; c++) d.SetValue(r * C + c, s.GetValue((R0 == 1 ? 0 : r) * C0 + (C0 == 1 ? 0 : c)));
+  SCALAR_END;
+}
+template <int R, int C, class T> __aicore__ inline void tile_window(LocalTensor<float> d, LocalTensor<T> s, int64_t pitch) { SCALAR_BEGIN; for (int r = 0; r < R; r++) for (int c = 0; c < C; c++) d.SetValue(r * C + c, get_value(s, r * pitch + c)); SCALAR_END; }
+template <int R, int C, class T> __aicore__ inline void tile_window_put(LocalTensor<T> d, int64_t pitch, LocalTensor<float> s) { SCALAR_BEGIN; for (int r = 0; r < R; r++) for (int c = 0; c < C; c++) put_value(d, r * pitch + c, s.GetValue(r * C + c)); SCALAR_END; }
+__aicore__ inline void tile_and(LocalTensor<uint8_t> d, LocalTensor<uint8_t> a, LocalTensor<uint8_t> b, int n) { AscendC::And(d.ReinterpretCast<uint16_t>(), a.ReinterpretCast<uint16_t>(), b.ReinterpretCast<uint16_t>(), n / 16); }
+__aicore__ inline void tile_or(LocalTensor<uint8_t> d, LocalTensor<uint8_t> a, LocalTensor<uint8_t> b, int n) { AscendC::Or(d.ReinterpretCast<uint16_t>(), a.ReinterpretCast<uint16_t>(), b.ReinterpretCast<uint16_t>(), n / 16); }
+#define BY_SCALAR(name, f) __aicore__ inline void tile_##name(LocalTensor<float> d, LocalTensor<float> s, int n) { SCALAR_BEGIN; for (int i = 0; i < n; i++) d.SetValue(i, f(s.GetValue(i))); SCALAR_END; }
+__aicore__ inline float floor_of(float x) { const float t = (float)(int64_t)x; return t > x ? t - 1.0f : t; }
+__aicore__ inline float ceil_of(float x) { return -floor_of(-x); }
+/** sin (quadrant 0) and cos (quadrant 1), reduced by quarter turns kept in four f32 parts of pi / 2: cores of this family have no f64. */
+__aicore__ inline float turn_of(float x, int quadrant) {
+  const float n = floor_of(x * 0.636619772f + 0.5f);
+  const float r = ((x - n * 1.5703125f) - n * 4.83751297e-4f) - n * 7.54978942e-8f;
+  const float s = r * r;
+  const float sine = r + r * s * (-1.6666654611e-1f + s * (8.3321608736e-3f + s * -1.9515295891e-4f));
+  const float cosine = 1.0f - 0.5f * s + s * s * (4.166664568298827e-2f + s * (-1.388731625493765e-3f + s * 2.443315711809948e-5f));
+  const int64_t q = (int64_t)n + quadrant;
+  const float v = q & 1 ? cosine : sine;
+  return q & 2 ? -v : v;
+}
+__aicore__ inline float sin_of(float x) { return turn_of(x, 0); }
+__aicore__ inline float cos_of(float x) { return turn_of(x, 1); }
+BY_SCALAR(ceil, ceil_of)
+BY_SCALAR(floor, floor_of)
+BY_SCALAR(sin, sin_of)
+BY_SCALAR(cos, cos_of)
+__aicore__ inline void tile_rsqrt(LocalTensor<float> d, LocalTensor<float> s, int n) {
+  AscendC::Sqrt(d, s, n); // the vector unit's Rsqrt is an approximation
+  AscendC::PipeBarrier<PIPE_ALL>();
+  SCALAR_BEGIN;
+  for (int i = 0; i < n; i++) d.SetValue(i, 1.0f / d.GetValue(i));
+  SCALAR_END;
+}
+
+// ---- reductions, contraction, choice
+
+#define REDUCE(name, start, step, result)                                                                                     \
+  template <int R, int C, class T> __aicore__ inline void tile_##name(LocalTensor<T> d, LocalTensor<float> s) {               \
+    SCALAR_BEGIN;                                                                                                             \
+    for (int r = 0; r < R; r++) { float best = start; int where = 0; (void)where; for (int i = 0; i < C; i++) { const float v = s.GetValue(r * C + i); step } put_value(d, r, (float)(result)); } \
+    SCALAR_END; }                                                                                                             \
+  template <int R, int C, class T> __aicore__ inline void tile_##name##_down(LocalTensor<T> d, LocalTensor<float> s) {        \
+    SCALAR_BEGIN;                                                                                                             \
+    for (int c = 0; c < C; c++) { float best = start; int where = 0; (void)where; for (int i = 0; i < R; i++) { const float v = s.GetValue(i * C + c); step } put_value(d, c, (float)(result)); } \
+    SCALAR_END; }
+REDUCE(sum, 0.0f, best += v;, best)
+REDUCE(max, -3.4028235e38f, best = v > best ? v : best;, best)
+REDUCE(min, 3.4028235e38f, best = v < best ? v : best;, best)
+REDUCE(argmax, -3.4028235e38f, if (v > best) { best = v; where = i; }, where)
+
+template <class T> struct Rows { LocalTensor<T> t; int64_t pitch; __aicore__ inline float at(int64_t row, int64_t k, float) const { return get_value(t, row * pitch + k); } };
+template <class T> struct Columns { LocalTensor<T> t; int64_t pitch; __aicore__ inline float at(int64_t row, int64_t k, float) const { return get_value(t, k * pitch + row); } };
+template <class T> __aicore__ inline Rows<T> rows_of(LocalTensor<T> t, int64_t pitch) { return {t, pitch}; }
+template <class T> __aicore__ inline Columns<T> columns_of(LocalTensor<T> t, int64_t pitch) { return {t, pitch}; }
+enum multiply_t { f32, bf16, i8 };
+/** Products along rows of D, eight at least, by Mul and ReduceSum; `staged` holds (M + N + 1) rows and 64 more. */
+template <int M, int N, int D, multiply_t P, class A, class B> __aicore__ inline void tile_contract(LocalTensor<float> into, int64_t k, A a, B b, LocalTensor<float> staged) {
+  constexpr int W = (D + 7) / 8 * 8;
+  LocalTensor<float> left = staged, right = staged[M * W], product = staged[(M + N) * W], sum = staged[(M + N + 1) * W];
+  AscendC::Duplicate(into, 0.0f, M * N);
+  for (int64_t at = 0; at < k; at += D) {
+    SCALAR_BEGIN;
+    for (int m = 0; m < M; m++) for (int d = 0; d < W; d++) { const float v = d < D && at + d < k ? a.at(m, at + d, 0.0f) : 0.0f; left.SetValue(m * W + d, P == bf16 ? from_bf16(to_bf16(v)) : v); }
+    for (int n = 0; n < N; n++) for (int d = 0; d < W; d++) { const float v = d < D && at + d < k ? b.at(n, at + d, 0.0f) : 0.0f; right.SetValue(n * W + d, P == bf16 ? from_bf16(to_bf16(v)) : v); }
+    SCALAR_END;
+    for (int m = 0; m < M; m++) for (int n = 0; n < N; n++) {
+      AscendC::Mul(product, left[m * W], right[n * W], W);
+      AscendC::PipeBarrier<PIPE_ALL>();
+      AscendC::ReduceSum(sum, product, sum[8], W);
+      SCALAR_BEGIN;
+      into.SetValue(m * N + n, into.GetValue(m * N + n) + sum.GetValue(0));
+      SCALAR_END;
+    }
+  }
+}
+__aicore__ inline void tile_topk(LocalTensor<float> best, LocalTensor<int32_t> index, int64_t count, LocalTensor<float> from, int64_t n, int64_t base) {
+  SCALAR_BEGIN;
+  for (int64_t i = 0; i < n; i++) {
+    const float v = from.GetValue(i);
+    if (!(v > best.GetValue(count - 1))) continue;
+    int64_t j = count - 1;
+    for (; j > 0 && v > best.GetValue(j - 1); j--) { best.SetValue(j, best.GetValue(j - 1)); index.SetValue(j, index.GetValue(j - 1)); }
+    best.SetValue(j, v);
+    index.SetValue(j, (int32_t)(base + i));
+  }
+  SCALAR_END;
+}
+__aicore__ inline void tile_scan(LocalTensor<float> to, LocalTensor<float> from, int64_t n) {
+  SCALAR_BEGIN;
+  float s = 0;
+  for (int64_t i = 0; i < n; i++) { const float v = from.GetValue(i); to.SetValue(i, s); s += v; }
+  SCALAR_END;
+}

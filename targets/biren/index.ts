@@ -1,0 +1,29 @@
+// The Biren target: kernels in SUPA C++.
+import { printSimt, sharedBytes } from '../simt.js';
+import type { Target } from '../target.js';
+import { supa as dialect } from './dialect.js';
+
+export const biren: Target = {
+  name: 'biren',
+  about: 'SUPA C++ for Biren GPUs',
+  language: 'SUPA C++',
+  chips: [
+    {
+      name: 'br1xx',
+      about: 'BR104, BR106, BR110, BR166: general mode',
+      tileBytes: {
+        value: 32768,
+        source: 'SUPA programming documentation, computing properties of BR Arch 1.0: shared memory 32 KB per compute unit and per block',
+      },
+    },
+  ],
+  proved: 'run under an emulator of threads, barriers and shared memory; not on a device',
+  objection: (k, chip) => {
+    const bytes = sharedBytes(k);
+    return chip.tileBytes && bytes > chip.tileBytes.value
+      ? `${k.name} needs ${bytes} bytes of shared memory; a block of ${chip.name} has ${chip.tileBytes.value}`
+      : null;
+  },
+  print: k => printSimt(k, dialect),
+  native: null,
+};

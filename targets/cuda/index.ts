@@ -1,0 +1,29 @@
+// The CUDA target: kernels in CUDA C++.
+import { printSimt, sharedBytes } from '../simt.js';
+import type { Target } from '../target.js';
+import { cuda as dialect } from './dialect.js';
+
+export const cuda: Target = {
+  name: 'cuda',
+  about: 'CUDA C++ for NVIDIA GPUs',
+  language: 'CUDA C++',
+  chips: [
+    {
+      name: 'generic',
+      about: 'any CUDA device, within what every one of them has',
+      tileBytes: {
+        value: 49152,
+        source: 'CUDA C++ Programming Guide, technical specifications per compute capability: static shared memory per block, 48 KB',
+      },
+    },
+  ],
+  proved: 'run under an emulator of threads, barriers and shared memory; not on a device',
+  objection: (k, chip) => {
+    const bytes = sharedBytes(k);
+    return chip.tileBytes && bytes > chip.tileBytes.value
+      ? `${k.name} needs ${bytes} bytes of shared memory; a block of ${chip.name} has ${chip.tileBytes.value}`
+      : null;
+  },
+  print: k => printSimt(k, dialect),
+  native: null,
+};

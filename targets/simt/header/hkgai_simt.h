@@ -1,0 +1,164 @@
+// The verbs of printed kernels where a block's threads share its tiles. A dialect's header says the words THREAD, THREADS, BARRIER, SHARED, DEVICE,
+// and the type tile<T, N>, before it includes this one.
+//
+// Element n of a tile belongs to thread n % THREADS in every verb that says so (each, contract's result); reductions give row r to thread
+// (r + 3) % THREADS, on purpose another one: barriers are placed by the printer, not by luck.
+#pragma once
+
+DEVICE inline long tile_min(long a, long b) { return a < b ? a : b; }
+DEVICE inline long tile_max(long a, long b) { return a > b ? a : b; }
+DEVICE inline long tile_ceildiv(long a, long b) { return (a + b - 1) / b; }
+DEVICE inline float tile_fmin(float a, float b) { return a < b ? a : b; }
+DEVICE inline float tile_fmax(float a, float b) { return a > b ? a : b; }
+DEVICE inline float tile_exp(float x) { return expf(x); }
+DEVICE inline float tile_log(float x) { return logf(x); }
+DEVICE inline float tile_sqrt(float x) { return sqrtf(x); }
+DEVICE inline float tile_rsqrt(float x) { return 1.0f / sqrtf(x); }
+DEVICE inline float tile_abs(float x) { return fabsf(x); }
+DEVICE inline float tile_ceil(float x) { return ceilf(x); }
+DEVICE inline float tile_floor(float x) { return floorf(x); }
+DEVICE inline float tile_sin(float x) { return (float)sin((double)x); }
+DEVICE inline float tile_cos(float x) { return (float)cos((double)x); }
+
+DEVICE inline float tile_bits(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+DEVICE inline uint32_t tile_bits_of(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+DEVICE inline float tile_from_bf16(uint16_t h) { return tile_bits((uint32_t)h << 16); }
+/** Half to even, whatever the chip's own cast does. */
+DEVICE inline uint16_t tile_to_bf16(float f) {
+  const uint32_t u = tile_bits_of(f);
+  return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40 : (u + 0x7fffu + ((u >> 16) & 1)) >> 16);
+}
+DEVICE inline float tile_from_f16(uint16_t h) {
+  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, m = h & 0x7fff;
+  if (m >= 0x7c00) return tile_bits(sign | 0x7f800000u | (m & 0x3ff) << 13);
+  if (m < 0x400) return tile_bits(sign | tile_bits_of((float)m * 5.9604644775390625e-8f));
+  return tile_bits(sign | ((m << 13) + (112u << 23)));
+}
+DEVICE inline uint16_t tile_to_f16(float f) {
+  const uint32_t u = tile_bits_of(f), sign = (u >> 16) & 0x8000u, m = u & 0x7fffffffu;
+  if (m > 0x7f800000u) return (uint16_t)(sign | 0x7e00);
+  if (m >= 0x477ff000u) return (uint16_t)(sign | 0x7c00);
+  if (m < 0x38800000u) return (uint16_t)(sign | (uint32_t)lrintf(tile_bits(m) * 16777216.0f));
+  return (uint16_t)(sign | ((m - (112u << 23) + 0xfffu + ((m >> 13) & 1)) >> 13));
+}
+DEVICE inline float tile_from_f8e4m3(uint8_t b) {
+  const uint32_t m = b & 0x7f;
+  const float v = m == 0x7f ? NAN : m < 8 ? (float)m * 0.001953125f : tile_bits((m << 20) + (120u << 23));
+  return b & 0x80 ? -v : v;
+}
+DEVICE inline float tile_from_f4e2m1(int n) {
+  const int m = n & 7;
+  const float v = m < 4 ? 0.5f * (float)m : m == 4 ? 2.0f : m == 5 ? 3.0f : m == 6 ? 4.0f : 6.0f;
+  return n & 8 ? -v : v;
+}
+DEVICE inline float tile_from_e8m0(uint8_t b) { return b == 255 ? NAN : b == 0 ? tile_bits(0x00400000u) : tile_bits((uint32_t)b << 23); }
+
+// ---- views: a rectangle of a parameter. `at` pads outside, `put` drops; a call decodes for contract, where outside is zero.
+
+struct view_base {
+  long row, rows, col, cols, pitch;
+  const int32_t *index;
+  DEVICE long row_of(long r) const { const long at = index ? (index[r] < 0 ? -1 : row + index[r]) : row + r; return at < 0 || at >= rows ? -1 : at; }
+  DEVICE bool inside(long at, long c) const { return at >= 0 && col + c >= 0 && col + c < cols; }
+};
+#define VIEW_PLAIN(kind, type, decode, encode)                                                                                                  \
+  struct view_##kind : view_base {                                                                                                              \
+    const type *data;                                                                                                                           \
+    DEVICE view_##kind(const type *d, long row, long rows, long col, long cols, long pitch, const int32_t *index) : view_base{row, rows, col, cols, pitch, index}, data(d) {} \
+    DEVICE float at(long r, long c, float pad) const { const long at = row_of(r); if (!inside(at, c)) return pad; const type e = data[at * pitch + col + c]; return decode; } \
+    DEVICE float operator()(long r, long c) const { return at(r, c, 0.0f); }                                                                    \
+    DEVICE void put(long r, long c, float v) const { const long at = row_of(r); if (inside(at, c)) const_cast<type *>(data)[at * pitch + col + c] = encode; } \
+  };
+VIEW_PLAIN(f32, float, e, v)
+VIEW_PLAIN(bf16, uint16_t, tile_from_bf16(e), tile_to_bf16(v))
+VIEW_PLAIN(f16, uint16_t, tile_from_f16(e), tile_to_f16(v))
+VIEW_PLAIN(i32, int32_t, (float)e, (int32_t)v)
+VIEW_PLAIN(i64, int64_t, (float)e, (int64_t)v)
+DEVICE inline float scale_of(const float *s) { return *s; }
+DEVICE inline float scale_of(const uint16_t *s) { return tile_from_bf16(*s); }
+DEVICE inline float scale_of(const uint8_t *s) { return tile_from_e8m0(*s); }
+#define VIEW_SCALED(kind, type, stype, decode)                                                                                                  \
+  struct view_##kind : view_base {                                                                                                              \
+    const type *data;                                                                                                                           \
+    const stype *scale;                                                                                                                         \
+    long block_rows, block_cols;                                                                                                                \
+    DEVICE view_##kind(const type *d, long row, long rows, long col, long cols, long pitch, const int32_t *index, const stype *s, long br, long bc) \
+        : view_base{row, rows, col, cols, pitch, index}, data(d), scale(s), block_rows(br), block_cols(bc) {}                                   \
+    DEVICE float at(long r, long c, float pad) const {                                                                                          \
+      const long at = row_of(r);                                                                                                                \
+      if (!inside(at, c)) return pad;                                                                                                           \
+      const long x = col + c, half = (pitch + 1) / 2;                                                                                           \
+      (void)half;                                                                                                                               \
+      return (decode)*scale_of(scale + at / block_rows * tile_ceildiv(pitch, block_cols) + x / block_cols);                                     \
+    }                                                                                                                                           \
+    DEVICE float operator()(long r, long c) const { return at(r, c, 0.0f); }                                                                    \
+  };
+#define NIBBLE ((data[at * half + x / 2] >> (x % 2 * 4)) & 15)
+VIEW_SCALED(i8_f32, int8_t, float, (float)data[at * pitch + x])
+VIEW_SCALED(i8_bf16, int8_t, uint16_t, (float)data[at * pitch + x])
+VIEW_SCALED(f8e4m3_f32, uint8_t, float, tile_from_f8e4m3(data[at * pitch + x]))
+VIEW_SCALED(f8e4m3_bf16, uint8_t, uint16_t, tile_from_f8e4m3(data[at * pitch + x]))
+VIEW_SCALED(f8e4m3_e8m0, uint8_t, uint8_t, tile_from_f8e4m3(data[at * pitch + x]))
+VIEW_SCALED(i4_f32, uint8_t, float, (float)(NIBBLE - 8))
+VIEW_SCALED(i4_bf16, uint8_t, uint16_t, (float)(NIBBLE - 8))
+VIEW_SCALED(f4e2m1_f32, uint8_t, float, tile_from_f4e2m1(NIBBLE))
+VIEW_SCALED(f4e2m1_e8m0, uint8_t, uint8_t, tile_from_f4e2m1(NIBBLE))
+
+// ---- verbs
+
+template <int R, int C, class F> DEVICE inline void tile_each(F f) {
+  for (long n = THREAD; n < R * C; n += THREADS) f(n / C, n % C);
+}
+#define TILE_REDUCE(name, start, step, result)                                                                                                  \
+  template <int R, int C, class F, class P> DEVICE inline void tile_##name(F f, P put) {                                                        \
+    for (long row = (THREAD + 3) % THREADS; row < R; row += THREADS) {                                                                          \
+      float best = start; long where = 0; (void)where;                                                                                          \
+      for (long i = 0; i < C; i++) { const float v = f(row, i); step }                                                                          \
+      put(row, result); } }                                                                                                                     \
+  template <int R, int C, class F, class P> DEVICE inline void tile_##name##_down(F f, P put) {                                                 \
+    for (long col = (THREAD + 3) % THREADS; col < C; col += THREADS) {                                                                          \
+      float best = start; long where = 0; (void)where;                                                                                          \
+      for (long i = 0; i < R; i++) { const float v = f(i, col); step }                                                                          \
+      put(col, result); } }
+TILE_REDUCE(sum, 0.0f, best += v;, best)
+TILE_REDUCE(max, -INFINITY, best = tile_fmax(best, v);, best)
+TILE_REDUCE(min, INFINITY, best = tile_fmin(best, v);, best)
+TILE_REDUCE(argmax, -INFINITY, if (v > best) { best = v; where = i; }, where)
+
+enum multiply_t { f32, bf16, i8 };
+/** Waits on entry, so that operands are visible; has read them all when it returns. Element n of `into` is written by the thread of n. */
+template <int M, int N, int D, multiply_t P, class T, class A, class B> DEVICE inline void tile_contract(T &into, long k, A a, B b) {
+  SHARED float left[M * D];
+  SHARED float right[N * D];
+  BARRIER;
+  tile_each<M, N>([&](long m, long n) { into[m * N + n] = 0.0f; });
+  for (long at = 0; at < k; at += D) {
+    BARRIER;
+    tile_each<M, D>([&](long m, long d) { const float v = at + d < k ? (float)a(m, at + d) : 0.0f; left[m * D + d] = P == bf16 ? tile_from_bf16(tile_to_bf16(v)) : v; });
+    tile_each<N, D>([&](long n, long d) { const float v = at + d < k ? (float)b(n, at + d) : 0.0f; right[n * D + d] = P == bf16 ? tile_from_bf16(tile_to_bf16(v)) : v; });
+    BARRIER;
+    tile_each<M, N>([&](long m, long n) {
+      float s = into[m * N + n];
+      for (long d = 0; d < D; d++) s += left[m * D + d] * right[n * D + d];
+      into[m * N + n] = s;
+    });
+  }
+  BARRIER;
+}
+/** best[count] falls, index beside it; a newcomer must be larger to pass. */
+template <class B, class X, class F> DEVICE inline void tile_topk(B &best, X &index, long count, F &from, long n, long base) {
+  if (THREAD != 0) return;
+  for (long i = 0; i < n; i++) {
+    const float v = from[i];
+    if (!(v > best[count - 1])) continue;
+    long j = count - 1;
+    for (; j > 0 && v > best[j - 1]; j--) { best[j] = best[j - 1] + 0.0f; index[j] = index[j - 1] + 0; }
+    best[j] = v;
+    index[j] = (int32_t)(base + i);
+  }
+}
+template <class T, class F> DEVICE inline void tile_scan(T &to, F &from, long n) {
+  if (THREAD != 0) return;
+  float s = 0;
+  for (long i = 0; i < n; i++) { const float v = from[i]; to[i] = s; s += v; }
+}
