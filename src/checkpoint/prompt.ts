@@ -1,7 +1,8 @@
 // Messages to the text a model was trained on: the checkpoint's own chat template, in jinja.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Problem, problem, Refusal } from '../../ir/problem.js';
+import { Refusal } from '../../ir/problem.js';
+import { templateBroken, templateMissing } from './tokenizer-problems.js';
 
 export interface Message {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
@@ -14,18 +15,6 @@ export interface PromptOptions {
   readonly thinking?: boolean;
   readonly tools?: readonly unknown[];
 }
-const templateMissing = (dir: string): Problem =>
-  problem('HK3411', `${dir} has no chat template`, {
-    places: [{ file: `${dir}/tokenizer_config.json` }],
-    why: 'V3.2 and V4 releases describe their prompts in Python instead.',
-    next: 'Use --raw to continue a text, or add chat_template.jinja.',
-  });
-const templateBroken = (file: string, what: string): Problem =>
-  problem('HK3412', `the chat template in ${file} failed: ${what}`, {
-    places: [{ file }],
-    next: 'Use --raw to continue a text, or correct the template.',
-  });
-
 function source(dir: string): { readonly file: string; readonly text: string } | null {
   const own = join(dir, 'chat_template.jinja');
   if (existsSync(own)) return { file: 'chat_template.jinja', text: readFileSync(own, 'utf8') };
