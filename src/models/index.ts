@@ -79,7 +79,9 @@ export function buildModel(
   const dropped = graph.values.flatMap(v =>
     used.has(v)
       ? []
-      : v.origin.parts.map(p => ({ tensor: p.tensor, reason: 'part of a multi-token prediction block, dropped by --mtp drop' })),
+      : v.origin.parts
+          .flatMap(p => [p.tensor, ...(p.scale ? [p.scale.tensor] : [])])
+          .map(tensor => ({ tensor, reason: 'part of a multi-token prediction block, dropped by --mtp drop' })),
   );
   return { graph: pruned, unused: [...w.unused, ...dropped] };
 }
