@@ -211,11 +211,47 @@ static void stores(void) {
   }
   say("store clips", bad, 0);
 }
+/** Inputs that change between calls, outliers, and more columns than digits are held for; within a call a row is used again. */
+static void calls(void) {
+  enum { K = 8192 + 512 + 128 };
+  static float big[K], got[8];
+  double worst = 0;
+  for (int turn = 0; turn < 24; turn++) {
+    const int nibbles = turn % 2;
+    const long k = turn % 3 == 0 ? K : 512 + 128 * (turn % 3);
+    for (long i = 0; i < k; i++) big[i] = unit() * (draw() % 500 == 0 ? 3000.0f : 1.0f);
+    const long b1 = nibbles ? (turn % 4 == 1 ? 32 : 128) : k;
+    for (long i = 0; i < 4 * K; i++) bytes[i] = (unsigned char)draw();
+    for (long i = 0; i < 4 * K / 32; i++) { const float s = 0.5f + (float)(draw() % 100) / 100.0f; memcpy(scales + i * 4, &s, 4); }
+    const tile_view a = {big, 0, 1, 0, k, k, 0, 0, 0, 0}, b = {bytes, 0, 4, 0, k, k, 0, scales, 1, b1};
+    tile_begin();
+    for (int again = 0; again < 2; again++) {
+      memset(got, 0, sizeof got);
+      if (nibbles) tile_contract_i4_f32(got, 1, 4, k, a, b);
+      else tile_contract_i8_f32(got, 1, 4, k, a, b);
+      for (long j = 0; j < 4; j++) {
+        // f32 sums, and 22 bits below the largest of a stretch
+        double sum = 0, size = 0;
+        const long stretch = nibbles ? 32 : 512;
+        for (long l = 0; l < k; l++) {
+          const double w = plain(nibbles ? KIND_i4 : KIND_i8, SCALE_f32, &b, j, l);
+          double largest = 0;
+          for (long q = l / stretch * stretch; q < l / stretch * stretch + stretch && q < k; q++) largest = fmax(largest, fabs((double)big[q]));
+          sum += big[l] * w, size += fabs(big[l] * w) + fabs(w) * largest;
+        }
+        const double e = fabs(sum - got[j]) / size;
+        if (!(e <= worst)) worst = e != e ? 1 : e;
+      }
+    }
+  }
+  say("calls with outliers", worst, 3e-7);
+}
 #define CHECK(name, code, by)                                                          \
   contract("contract " #name, KIND_##code, SCALE_##by, tile_contract_##name);          \
   loads("load " #name, KIND_##code, SCALE_##by, tile_load_f32_##name);
 int main(void) {
   KINDS(CHECK)
+  calls();
   held_transposed();
   functions();
   choices();

@@ -1,13 +1,14 @@
-// Integer weights against f32 activations with byte dot products, as exact as f32: an activation is cut into three digits of 7 bits,
+// Integer weights against f32 activations with byte dot products: an activation is cut into three digits of 7 bits,
 //
 //   x = unit * (d0 * 2^14 + d1 * 2^7 + d2),  d0 in -127..127, d1 and d2 in -64..63,  unit = largest |x| of its stretch / 2064384
 //
-// so that x is kept to 22 bits below the largest of its stretch: 8 columns' sums are exact integers, and what is lost is what f32 sums lose. Three byte
-// products replace a decode of four vectors, which is what one row of activations needs to be as fast as memory gives the weights.
+// so that x is kept to 22 bits below the largest of its stretch (32 columns for nibbles, 512 for bytes) and the sums of a stretch are exact integers.
+// A dot product is off by at most 2^-22 * largest |x| * sum |w| of each stretch, beside what sums of f32 lose. Three byte products replace a decode
+// of four vectors, which is what one row of activations needs to be as fast as memory gives the weights. HKGAI_NO_DIGITS leaves all of it out.
 //
 // The digits of a row serve every output of a kernel's call: kernels begin with tile_begin(), and a row is cut once until the next.
 #pragma once
-#if TILE_AVX512 && defined(__AVX512VNNI__)
+#if TILE_AVX512 && defined(__AVX512VNNI__) && !defined(HKGAI_NO_DIGITS)
 #define TILE_DIGITS 1
 
 /** Columns whose digits are held at a time, columns of a stretch for bytes, and of one for nibbles: 128, in lanes of 8 columns, 4 lanes a unit. */
