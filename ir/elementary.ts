@@ -2,7 +2,7 @@
 // ends in emitted bytes (rope frequencies, softmax scales, mscale) must not. Errors stay below 2 units in the last place.
 
 const ln2High = 6.9314718036912381649e-1; // the upper 32 bits of ln 2
-const ln2Low = 1.90821492927058770002e-10; // the rest
+const ln2Low = 1.9082149292705877e-10; // the rest
 
 /** 2^k by exact multiplications. */
 function powerOfTwo(k: number): number {

@@ -341,8 +341,10 @@ export function parseConfig(text: string, file: string): ModelConfig {
         : family === 'deepseek_v4'
           ? v4(f, common)
           : mla(f, common, family);
-  if (f.found.length) throw new Refusal(f.found);
-  if (outer.found.length) throw new Refusal(outer.found);
+  const found = [...f.found, ...(outer === f ? [] : outer.found)];
+  // a contradiction with a field that could not be read is none
+  const unread = found.filter(p => p.code !== 'HK3204');
+  if (found.length) throw new Refusal(unread.length ? unread : found);
   return config;
 }
 
@@ -386,7 +388,7 @@ function mla(f: Fields, c: Common, family: DeepseekMlaConfig['family']): Deepsee
   if (e.experts % groups !== 0)
     f.contradiction('n_group', `${e.experts} experts cannot form ${groups} equal groups`, `n_routed_experts is ${e.experts}.`);
   if (topGroups > groups) f.contradiction('topk_group', `${topGroups} groups cannot be kept of ${groups}`, `n_group is ${groups}.`);
-  else if (topkMethod !== 'greedy' && e.topK > (e.experts / groups) * topGroups)
+  else if (topkMethod !== 'greedy' && e.experts % groups === 0 && e.topK > (e.experts / groups) * topGroups)
     f.contradiction(
       'num_experts_per_tok',
       `${e.topK} experts cannot be chosen from ${topGroups} groups of ${e.experts / groups}`,

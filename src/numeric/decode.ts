@@ -2,21 +2,27 @@
 import type { Span, ValueOf } from '../../ir/graph.js';
 import { elements, type Storage, scaleShape } from '../../ir/storage.js';
 
+/** 2^k by exact multiplications: what ends in emitted bytes does not depend on a host's pow. */
+function powerOfTwo(k: number): number {
+  let p = 1;
+  for (let i = 0; i < Math.abs(k); i++) p *= k < 0 ? 0.5 : 2;
+  return p;
+}
 const f4e2m1 = Float32Array.of(0, 0.5, 1, 1.5, 2, 3, 4, 6, -0, -0.5, -1, -1.5, -2, -3, -4, -6);
 const e4m3 = Float32Array.from({ length: 256 }, (_, b) => {
   const m = b & 0x7f;
   if (m === 0x7f) return Number.NaN;
-  const v = m < 8 ? m * 2 ** -9 : (1 + (m & 7) / 8) * 2 ** ((m >> 3) - 7);
+  const v = m < 8 ? m * powerOfTwo(-9) : (1 + (m & 7) / 8) * powerOfTwo((m >> 3) - 7);
   return b & 0x80 ? -v : v;
 });
-const e8m0 = Float32Array.from({ length: 256 }, (_, b) => (b === 255 ? Number.NaN : 2 ** (b - 127)));
+const e8m0 = Float32Array.from({ length: 256 }, (_, b) => (b === 255 ? Number.NaN : powerOfTwo(b - 127)));
 /** The value of an f16 code. */
 export function fromF16(h: number): number {
   const sign = h & 0x8000 ? -1 : 1;
   const e = (h >> 10) & 31;
   const m = h & 0x3ff;
   if (e === 31) return m ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return sign * (e === 0 ? m * 2 ** -24 : (1 + m / 1024) * 2 ** (e - 15));
+  return sign * (e === 0 ? m * powerOfTwo(-24) : (1 + m / 1024) * powerOfTwo(e - 15));
 }
 
 /** Plain numbers in memory order; bytes of any alignment. */

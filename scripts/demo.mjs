@@ -1,0 +1,21 @@
+// npm run demo: build hkgai, compile the shipped model, and let it answer in three languages.
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const run = (args, quiet = false) => {
+  const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: ['ignore', 'inherit', quiet ? 'ignore' : 'inherit'] });
+  if (status !== 0) process.exit(status ?? 1);
+};
+const hkgai = (...args) => {
+  console.log(`\n$ hkgai ${args.map(a => (/[^\w./:-]/.test(a) ? `"${a}"` : a)).join(' ')}`);
+  run([join(root, 'bin/hkgai.js'), ...args]);
+};
+if (!existsSync(join(root, 'dist/src/cli/main.js'))) console.log('build hkgai');
+run([join(root, 'scripts/build.mjs')]);
+hkgai('inspect', 'fixtures/hkgai-nano');
+hkgai('compile', 'fixtures/hkgai-nano', '-o', 'out/hkgai-nano', '--force');
+for (const prompt of ['What is the capital of Japan?', '日本的首都是哪裏？', '法國嘅首都係邊度？', '53+16=?'])
+  hkgai('run', 'out/hkgai-nano', prompt);
