@@ -74,7 +74,8 @@ export function renderDsml(format: Dsml, messages: readonly Message[], o: DsmlOp
     throw new Refusal([promptUnknown(format, what, next)]);
   };
   const offers = messages.some(m => (m.tools?.length ?? 0) > 0);
-  const lastUser = messages.findLastIndex(m => m.role === 'user' || m.role === 'developer');
+  // tool results count: they are written as a user's turn
+  const lastUser = messages.findLastIndex(m => m.role === 'user' || m.role === 'developer' || m.role === 'tool');
   const keepsThoughts = (turn: number): boolean => o.thinking && (offers || turn >= lastUser);
   const tools = (m: Message): string => {
     if ((m.tools?.length ?? 0) === 0) return '';
@@ -98,6 +99,7 @@ export function renderDsml(format: Dsml, messages: readonly Message[], o: DsmlOp
         break;
       case 'latest_reminder':
         if (format === 'V3.2') open('latest_reminder', 'Put it into the system message.');
+        if (asker !== -1) open('latest_reminder between a question and its answer', 'Put it before the question.');
         out += `<｜latest_reminder｜>${m.content}`;
         break;
       case 'developer':
@@ -108,7 +110,8 @@ export function renderDsml(format: Dsml, messages: readonly Message[], o: DsmlOp
         out += tokens.user + m.content + tools(m);
         asker = i;
         if (m.task !== undefined && m.task !== 'action') {
-          if (!direct.includes(m.task)) throw new Refusal([messageUnfit(format, i, `the task ${m.task} is none of action, ${direct.join(', ')}`)]);
+          if (!direct.includes(m.task))
+            throw new Refusal([messageUnfit(format, i, `the task ${m.task} is none of action, ${direct.join(', ')}`)]);
           if (!last) open(`an answer to the task ${m.task}`, 'Let the message with the task be the last.');
           return `${out}<｜${m.task}｜>`;
         }

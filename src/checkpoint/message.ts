@@ -21,4 +21,9 @@ export interface Message {
   readonly task?: string;
 }
 
-export const tokens = { bos: '<｜begin▁of▁sentence｜>', eos: '<｜end▁of▁sentence｜>', user: '<｜User｜>', assistant: '<｜Assistant｜>' } as const;
+export const tokens = {
+  bos: '<｜begin▁of▁sentence｜>',
+  eos: '<｜end▁of▁sentence｜>',
+  user: '<｜User｜>',
+  assistant: '<｜Assistant｜>',
+} as const;

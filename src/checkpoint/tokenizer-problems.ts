@@ -23,13 +23,19 @@ export const tokenizerKind = (what: string, known: string, place: Place): Proble
 export const templateMissing = (dir: string): Problem =>
   problem('HK3411', `${dir} has no chat template`, {
     places: [{ file: `${dir}/tokenizer_config.json` }],
-    why: 'V3.2 and V4 releases describe their prompts in Python instead; hkgai knows those by the name of the architecture.',
+    why: 'V3.2 and V4 releases describe their prompts in Python instead; hkgai knows those by model_type in config.json.',
     next: 'Use --raw to continue a text, or add chat_template.jinja.',
   });
 export const templateBroken = (file: string, what: string): Problem =>
   problem('HK3412', `the chat template in ${file} failed: ${what}`, {
     places: [{ file }],
     next: 'Use --raw to continue a text, or correct the template.',
+  });
+export const templateKind = (file: string, what: string): Problem =>
+  problem('HK4412', `the chat template in ${file} has ${what}, which hkgai would render otherwise than the releases do`, {
+    places: [{ file }],
+    why: 'A prompt that is nearly right makes a model worse without a sign of it.',
+    next: 'Use --raw to continue a text, or write the template without it.',
   });
 export const messageUnfit = (format: string, index: number, what: string): Problem =>
   problem('HK2401', `message ${index + 1} does not fit the ${format} prompt: ${what}`, { next: 'Change the message.' });
