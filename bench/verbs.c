@@ -101,7 +101,7 @@ int main(int argc, char **argv) {
   for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
     for (int few = 0; few < 4; few++) {
       struct product p = kinds[k].p;
-      const long rows[] = {1, 4, 8, 128};
+      const long rows[] = {1, 4, 16, 128};
       p.rows = rows[few];
       const long part = few < 2 ? OUTPUTS : few == 2 ? OUTPUTS / 4 : OUTPUTS / 16; // of the outputs, so that a run stays short
       p.outputs = part;

@@ -149,6 +149,14 @@ INLINE void tile_contract(int kind, int scale, float *into, long m, long n, long
         if (rows[j + r] >= 0) tile_decode(kind, scale, piece + r * TILE_PIECE, b, rows[j + r], b->col + from, deep);
         else memset(piece + r * TILE_PIECE, 0, sizeof *piece * (size_t)deep);
       }
+      // the next piece comes from memory while this one is multiplied
+      const int more = from + deep < k;
+      const long next_from = more ? from + deep : 0, next = more ? j : j + TILE_PIECE_ROWS, bytes = tile_min(TILE_PIECE, k - next_from) * tile_width_bits(kind) / 8;
+      for (long r = 0; r < TILE_PIECE_ROWS && next + r < n; r++) {
+        if (rows[next + r] < 0) continue;
+        const char *data = tile_row_data(kind, b, rows[next + r]) + (b->col + next_from) * tile_width_bits(kind) / 8;
+        for (long i = 0; i < bytes; i += 64) tile_ahead(data + i);
+      }
       const tile_view held = {piece, 0, TILE_PIECE_ROWS, 0, deep, TILE_PIECE, 0, 0, 0, 0};
       const float *at[4];
       for (long i = 0; i < count; i += 4) {
