@@ -1,0 +1,47 @@
+// The same input and recipe give the same bytes: in another directory, another process order, and whatever was there before.
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from '@jest/globals';
+import { filesBelow } from '../src/bundle/directory.js';
+import { checkFiles, readManifest } from '../src/bundle/manifest.js';
+import { type CompileOptions, compile } from '../src/compile.js';
+import { fixtures } from './golden-cases.js';
+
+const work = mkdtempSync(join(tmpdir(), 'hkgai-same-'));
+afterAll(() => rmSync(work, { recursive: true }));
+const options: Omit<CompileOptions, 'out'> = {
+  targets: ['cpu'],
+  quantise: 'none',
+  state: 'f32',
+  mtp: 'keep',
+  weights: 'copy',
+  sequences: 2,
+  chunk: 32,
+  force: false,
+  allowPhantomKeys: false,
+  version: 'test',
+};
+const quiet = { step: () => {}, at: () => {} };
+
+describe('two compiles', () => {
+  for (const [model, more] of [
+    ['hkgai-nano', {}],
+    ['hkgai-nano-fp8', { quantise: 'int8' }],
+    ['tiny/v4-tiny-fp8fp4', { quantise: 'int4' }],
+    ['tiny/v32-tiny', { mtp: 'drop' }],
+  ] as const)
+    it(`of ${model} ${JSON.stringify(more)} in different directories are equal byte for byte`, () => {
+      const elsewhere = join(work, 'a model elsewhere', model.replace('/', '-'));
+      cpSync(join(fixtures, model), elsewhere, { recursive: true });
+      const [a, b] = [join(work, `${model.replace('/', '-')}-a`), join(work, 'deep/er', `${model.replace('/', '-')}-b`)];
+      compile(join(fixtures, model), { ...options, ...more, out: a }, quiet);
+      compile(elsewhere, { ...options, ...more, out: b }, quiet);
+      const files = filesBelow(a);
+      expect(files).toContain('bundle.json');
+      expect(filesBelow(b)).toEqual(files);
+      for (const f of files) expect([f, readFileSync(join(a, f)).equals(readFileSync(join(b, f)))]).toEqual([f, true]);
+      expect(checkFiles(a, readManifest(a))).toEqual([]);
+      for (const f of files.filter(n => /\.(c|h|sh|json)$/.test(n))) expect(readFileSync(join(a, f), 'utf8')).not.toContain(work);
+    });
+});
