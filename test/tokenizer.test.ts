@@ -195,6 +195,38 @@ describe('what else a tokenizer.json of this family says', () => {
     expect(cut('aaaa')).toEqual(['aa', 'aa']);
     expect(cut('aaa')).toEqual(['aa', 'a']);
   });
+  it('merges as the definition does: again and again the pair of lowest rank, the leftmost of them', async () => {
+    let seed = 7;
+    const below = (n: number): number => {
+      seed = (seed * 48271) % 2147483647;
+      return seed % n;
+    };
+    const tokens = ['a', 'b', 'c'];
+    const merges: [string, string][] = [];
+    while (merges.length < 40) {
+      const pair: [string, string] = [tokens[below(tokens.length)] as string, tokens[below(tokens.length)] as string];
+      const merged = pair.join('');
+      if (merged.length > 6 || tokens.includes(merged)) continue;
+      merges.push(pair);
+      tokens.push(merged);
+    }
+    const rank = new Map(merges.map(([x, y], i) => [`${x} ${y}`, i]));
+    const byDefinition = (text: string): readonly string[] => {
+      let parts = [...text];
+      for (;;) {
+        const ranks = parts.slice(1).map((p, i) => rank.get(`${parts[i]} ${p}`) ?? Number.POSITIVE_INFINITY);
+        const best = Math.min(...ranks);
+        if (best === Number.POSITIVE_INFINITY) return parts;
+        const at = ranks.indexOf(best);
+        parts = [...parts.slice(0, at), `${parts[at]}${parts[at + 1]}`, ...parts.slice(at + 2)];
+      }
+    };
+    const t = await load(tokenizerJson(tokens, [byteLevel], {}, { merges }));
+    for (let i = 0; i < 500; i++) {
+      const text = Array.from({ length: 1 + below(40) }, () => 'abc'[below(3)]).join('');
+      expect(t.encode(text).map(t.tokenOf)).toEqual(byDefinition(text));
+    }
+  });
   it('merges a long run in less than quadratic time', async () => {
     const t = await load(tokenizerJson(['aa', 'aaaa'], [byteLevel], {}, { merges: ['a a', 'aa aa'] }));
     expect(t.encode('a'.repeat(100_001))).toHaveLength(25_001);
