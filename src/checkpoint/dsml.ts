@@ -1,7 +1,7 @@
 // The prompts of V3.2 and V4, whose releases describe them by a Python encoder instead of a chat template. Written from the format's rules
 // (docs/decisions/0002-tokenizer.md lists them with their sources), which leave some cases open; those are refused:
 //   both     several or late system messages; messages of one role in a row; calls without arguments; a prompt for an answer after an answer
-//   V3.2     tool results (revisions of the encoder end them differently), offered tools, developer messages, tasks
+//   V3.2     tool results (engines disagree on what follows them), offered tools, developer messages, tasks
 //   V4       earlier developer messages while thoughts are dropped; an answer after a task other than `action`; reasoning effort
 // The paragraph that explains tools to the model is the release's own text and not kept here: a caller passes it as `toolsText`.
 import { Refusal } from '../../ir/problem.js';

@@ -48,7 +48,7 @@ function templateOf(dir: string): Template | null {
   }
   return null;
 }
-// V4.1 is not here: its encoder is another one
+// V4.1 is not here: its rules are not known
 const named: Readonly<Record<string, Dsml>> = { deepseek_v32: 'V3.2', deepseek_v4: 'V4' };
 /** The format of a checkpoint whose releases describe it by an encoder instead of a template. */
 const encoderOf = (dir: string): Dsml | null => {
