@@ -113,6 +113,7 @@ INLINE long tile_inside_rows(const tile_view *a, long m, const float **x, long *
 
 /** m and n are at most TILE_MOST_ROWS. The columns [0, k) of the views are cut to those inside both. */
 INLINE void tile_contract(int kind, int scale, float *into, long m, long n, long k, const tile_view *a, const tile_view *b) {
+  if (m > TILE_MOST_ROWS || n > TILE_MOST_ROWS) __builtin_trap();
   const float *x[TILE_MOST_ROWS];
   long place[TILE_MOST_ROWS], rows[TILE_MOST_ROWS];
   k = tile_min(k, tile_min(a->cols - a->col, b->cols - b->col));

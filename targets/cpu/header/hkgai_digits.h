@@ -131,8 +131,9 @@ INLINE void tile_byte_rows(int scale, float *to, const struct tile_digits *t, co
 /** Scales of a stretch of nibbles by lanes. */
 INLINE __m512 tile_nibble_scales(int scale, const char *row, long group, int groups) {
   if (groups == 1) {
-    tile_view v = {0, 0, 0, 0, 1 << 30, 0, 0, row, 1, 1};
-    return _mm512_set1_ps(tile_scale(scale, &v, 0, group));
+    if (scale == SCALE_f32) return _mm512_set1_ps(((const float *)(const void *)row)[group]);
+    if (scale == SCALE_bf16) return _mm512_set1_ps(tile_from_bf16(((const uint16_t *)(const void *)row)[group]));
+    return _mm512_set1_ps(tile_from_e8m0(((const uint8_t *)row)[group]));
   }
   __m128 four;
   if (scale == SCALE_f32) four = _mm_loadu_ps((const float *)(const void *)(row + 4 * group));
@@ -140,11 +141,11 @@ INLINE __m512 tile_nibble_scales(int scale, const char *row, long group, int gro
   else four = _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu8_epi32(_mm_loadu_si32(row + group)), 23));
   return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), _mm512_castps128_ps512(four));
 }
-/** to[0 .. 3] += four rows of nibbles in groups of 32 or of whole stretches, times the digits. */
-INLINE void tile_nibble_rows(int kind, int scale, float *to, const struct tile_digits *t, const tile_view *v, const long *row, long c) {
+/** to[0 .. 3] += four rows of nibbles times the digits; `groups` of 32 a stretch: 4, or 1 where groups are whole stretches. */
+INLINE void tile_nibble_rows(int kind, int scale, int groups, float *to, const struct tile_digits *t, const tile_view *v, const long *row, long c) {
   const char *w[4], *scales[4];
   const long per = tile_ceildiv(v->cols, v->block_cols);
-  const int bytes = scale == SCALE_f32 ? 4 : scale == SCALE_bf16 ? 2 : 1, groups = v->block_cols == 32 ? 4 : 1;
+  const int bytes = scale == SCALE_f32 ? 4 : scale == SCALE_bf16 ? 2 : 1;
   for (int n = 0; n < 4; n++) {
     w[n] = tile_row_data(kind, v, row[n]) + c / 2;
     scales[n] = (const char *)v->scale + row[n] / v->block_rows * per * bytes;
@@ -159,15 +160,16 @@ INLINE void tile_nibble_rows(int kind, int scale, float *to, const struct tile_d
   for (long i = 0; i < t->columns; i += TILE_NIBBLE_STRETCH) {
     const int8_t *digits = t->digits + 3 * i;
     const __m512i ones = _mm512_load_si512(t->ones + i / 8);
-    const __m512i zero = kind == KIND_i4 ? _mm512_slli_epi32(ones, 3) : _mm512_mullo_epi32(ones, _mm512_set1_epi32(12));
+    const __m512i zero = kind == KIND_i4 ? _mm512_slli_epi32(ones, 3) : _mm512_add_epi32(_mm512_slli_epi32(ones, 3), _mm512_slli_epi32(ones, 2));
     const __m512 units = _mm512_load_ps(t->units + i / 8);
+    const long group = groups == 4 ? (c + i) / 32 : (c + i) / v->block_cols;
     for (int n = 0; n < 4; n++) {
       tile_ahead(w[n] + i / 2 + ahead);
       const __m512i codes = _mm512_loadu_si512(w[n] + i / 2);
       __m512i even = _mm512_and_si512(codes, low), odd = _mm512_and_si512(_mm512_srli_epi16(codes, 4), low);
       if (kind != KIND_i4) even = _mm512_shuffle_epi8(e2m1, even), odd = _mm512_shuffle_epi8(e2m1, odd);
       const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(tile_nibble_dot(even, odd, digits), zero));
-      const __m512 by = _mm512_mul_ps(units, tile_nibble_scales(scale, scales[n], (c + i) / v->block_cols, groups));
+      const __m512 by = _mm512_mul_ps(units, tile_nibble_scales(scale, scales[n], group, groups));
       total[n] = _mm512_fmadd_ps(sum, by, total[n]);
     }
   }
@@ -189,7 +191,8 @@ INLINE long tile_by_digits(int kind, int scale, float *into, long width, const f
         long four[4];
         float sums[4] = {0, 0, 0, 0};
         for (long r = 0; r < 4; r++) four[r] = row[tile_min(j + r, n - 1)];
-        if (nibbles) tile_nibble_rows(kind, scale, sums, t, b, four, b->col + c);
+        if (nibbles && b->block_cols == 32) tile_nibble_rows(kind, scale, 4, sums, t, b, four, b->col + c);
+        else if (nibbles) tile_nibble_rows(kind, scale, 1, sums, t, b, four, b->col + c);
         else tile_byte_rows(scale, sums, t, b, four, b->col + c);
         for (long r = 0; r < 4 && j + r < n; r++) into[i * width + j + r] += sums[r];
       }
