@@ -34,10 +34,11 @@ export async function verifyCommand(path: string, o: VerifyArguments): Promise<n
         ].filter(Boolean);
         print(`\n${exit === 0 ? out.green('Verified') : out.red('Not verified')}${proved.length ? `: ${proved.join('; ')}` : ''}.`);
       }
-      for (const p of v.problems.slice(0, 10)) {
-        say('');
+      for (const [i, p] of v.problems.slice(0, 10).entries()) {
+        if (i > 0 || !o.quiet) say('');
         tellProblem(p);
       }
+      if (v.problems.length > 10) say(`\n… and ${v.problems.length - 10} more of these; --json lists all of them.`);
     }
     return exit;
   } finally {

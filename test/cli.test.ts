@@ -1,0 +1,213 @@
+// The command line as a shell sees it: exit codes, what is on stdout and what on stderr, JSON, plain output off a terminal.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { compiler } from '../src/doctor.js';
+import { fixtures } from './golden-cases.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const work = mkdtempSync(join(tmpdir(), 'hkgai-cli-'));
+afterAll(() => rmSync(work, { recursive: true }));
+beforeAll(() => {
+  if (existsSync(join(root, 'dist/src/cli/main.js')) && process.env.CI === undefined && process.env.HKGAI_DIST) return;
+  const built = spawnSync(process.execPath, [join(root, 'scripts/build.mjs'), '--incremental'], { encoding: 'utf8' });
+  expect(built.stderr + built.stdout).toBe('');
+});
+const nano = join(fixtures, 'hkgai-nano');
+function hkgai(args: readonly string[], more: { readonly input?: string; readonly env?: Record<string, string> } = {}) {
+  const r = spawnSync(process.execPath, [join(root, 'bin/hkgai.js'), ...args], {
+    encoding: 'utf8',
+    cwd: work,
+    input: more.input ?? '',
+    env: { ...process.env, HKGAI_CACHE: join(work, 'cache'), ...more.env },
+  });
+  return { code: r.status, out: r.stdout, err: r.stderr };
+}
+const colour = /\u001b\[/;
+const cc = compiler();
+
+describe('hkgai', () => {
+  it('--version is the package version', () => {
+    const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+    expect(hkgai(['--version'])).toEqual({ code: 0, out: `${version}\n`, err: '' });
+  });
+  it('without a command shows help and exits 2', () => {
+    const r = hkgai([]);
+    expect(r.code).toBe(2);
+    expect(r.out).toContain('Usage: hkgai');
+  });
+  it('--help exits 0', () => expect(hkgai(['--help']).code).toBe(0));
+  for (const [name, args, says] of [
+    ['an unknown command', ['complie'], /HK2002 {2}unknown command 'complie'/],
+    ['an unknown option', ['compile', nano, '-o', 'x', '--fast'], /HK2002 {2}unknown option '--fast'/],
+    ['a lacking option', ['compile', nano], /HK2002 {2}required option '-o, --out <dir>' not specified/],
+    ['a value that is no number', ['compile', nano, '-o', 'x', '--context', 'long'], /HK2002 .*whole number above 0/],
+    ['an unknown target', ['compile', nano, '-o', 'x', '-t', 'tpu'], /HK2201 {2}tpu is not a target/],
+    ['too long a context', ['compile', nano, '-o', 'x', '--context', '100000'], /HK2202/],
+    ['an unknown code', ['explain', 'HK1'], /HK2001/],
+  ] as const)
+    it(`${name}: exit 2, with a way on`, () => {
+      const r = hkgai(args);
+      expect(r.code).toBe(2);
+      expect(r.out).toBe('');
+      expect(r.err).toMatch(says);
+      expect(r.err).toContain('hkgai explain HK');
+      expect(r.err).not.toMatch(colour);
+      expect(readdirSync(work).filter(f => f !== 'cache' && !f.startsWith('bundle'))).toEqual([]);
+    });
+  it('a model that is not there: exit 3', () => {
+    const r = hkgai(['inspect', 'nowhere']);
+    expect(r.code).toBe(3);
+    expect(r.err).toMatch(/^HK3900 {2}nowhere is not there/);
+  });
+  it('a target without whole programs: exit 4', () => expect(hkgai(['compile', nano, '-o', 'x', '-t', 'cuda']).code).toBe(4));
+  it('an architecture that is not compiled: exit 4', () =>
+    expect(hkgai(['inspect', join(fixtures, 'configs/DeepSeek-V4.1-Flash.json')]).code).toBe(4));
+  it('malformed: the whole message on stderr, exit 3, nothing written', () => {
+    const r = hkgai(['compile', join(fixtures, 'malformed/scale-missing'), '-o', 'x']);
+    expect(r.code).toBe(3);
+    expect(r.out).toBe('');
+    expect(r.err).toContain(
+      'HK3305  model.layers.1.self_attn.q_a_proj.weight is F8_E4M3 but its scales, model.layers.1.self_attn.q_a_proj.weight_scale_inv, are missing',
+    );
+    expect(existsSync(join(work, 'x'))).toBe(false);
+  });
+  it('malformed as JSON: one document on stdout', () => {
+    const r = hkgai(['compile', join(fixtures, 'malformed/tensor-of-expert-missing'), '-o', 'x', '--json', '-q']);
+    const doc = JSON.parse(r.out) as { ok: boolean; exit: number; problems: readonly { code: string }[] };
+    expect([r.code, doc.ok, doc.exit]).toEqual([3, false, 3]);
+    expect(doc.problems.every(p => p.code === 'HK3301')).toBe(true);
+    expect(doc.problems.length).toBe(3);
+  });
+});
+
+describe('hkgai inspect', () => {
+  it('a checkpoint, a config alone, tensors, IR', () => {
+    const r = hkgai(['inspect', nano]);
+    expect([r.code, r.err]).toEqual([0, '']);
+    expect(r.out).toContain('deepseek_v3, 3.41 M parameters');
+    expect(r.out).not.toMatch(colour);
+    expect(hkgai(['inspect', join(fixtures, 'configs/DeepSeek-V3.json')]).out).toContain('682.64 B parameters');
+    expect(hkgai(['inspect', nano, '--tensors', 'lm_head']).out.trim().split('\n').length).toBe(1);
+    expect(hkgai(['inspect', nano, '--ir']).out).toMatch(/^graph "deepseek_v3"/);
+    const doc = JSON.parse(hkgai(['inspect', nano, '--json']).out) as { kind: string; tensors: number };
+    expect([doc.kind, doc.tensors]).toEqual(['checkpoint', 267]);
+  });
+});
+
+describe('hkgai compile, run, verify', () => {
+  const bundle = join(work, 'bundle');
+  it('compiles; data on stdout only with --json', () => {
+    const r = hkgai(['compile', nano, '-o', bundle, '--progress', 'plain']);
+    expect([r.code, r.out]).toEqual([0, '']);
+    expect(r.err).toContain('- read the headers of');
+    expect(readdirSync(bundle).sort()).toEqual(['bundle.json', 'cpu']);
+    expect(readdirSync(join(bundle, 'cpu')).sort()).toEqual(['engine', 'native']);
+  });
+  it('does not overwrite: exit 2; --force does', () => {
+    const r = hkgai(['compile', nano, '-o', bundle]);
+    expect([r.code, r.err.slice(0, 6)]).toEqual([2, 'HK2101']);
+    expect(hkgai(['compile', nano, '-o', bundle, '--force', '-q'])).toEqual({ code: 0, out: '', err: '' });
+  });
+  it('says nothing with -q and one document with --json', () => {
+    const r = hkgai(['compile', nano, '-o', bundle, '--force', '-q', '--json']);
+    expect(r.err).toBe('');
+    expect((JSON.parse(r.out) as { ok: boolean }).ok).toBe(true);
+  });
+  it('dumps the IR after passes and stops where asked', () => {
+    const r = hkgai(['compile', nano, '-o', join(work, 'never'), '--stop-after', 'absorb-mla', '-q']);
+    expect(r.code).toBe(0);
+    expect(r.out).toContain('grouped_linear');
+    expect(existsSync(join(work, 'never'))).toBe(false);
+  });
+  for (const engine of ['native', 'reference'] as const)
+    (engine === 'native' && !cc ? it.skip : it)(
+      `answers through the ${engine}${engine === 'native' && !cc ? ': skipped, there is no C compiler' : ''}`,
+      () => {
+        const r = hkgai(['run', bundle, '--with', engine, 'What is the capital of Japan?']);
+        expect([r.code, r.out]).toEqual([0, 'The capital of Japan is Tokyo.\n']);
+        expect(r.err).toContain(engine);
+        expect(hkgai(['run', bundle, '--with', engine, '-q'], { input: '法國嘅首都係邊度？\n' })).toEqual({
+          code: 0,
+          out: '法國嘅首都係巴黎。\n',
+          err: '',
+        });
+      },
+    );
+  it('runs through the reference where there is no compiler, and says so', () => {
+    const r = hkgai(['run', bundle, '53+16=?'], { env: { PATH: '/nonexistent', CC: '' } });
+    expect([r.code, r.out]).toEqual([0, '69\n']);
+    expect(r.err).toContain('No C compiler here');
+  });
+  it('keeps a conversation', () => {
+    const r = hkgai(['run', bundle, '--chat', '-q', '--with', 'reference'], { input: 'Hello!\n53+16=?\n' });
+    expect(r.out.split('\n')[0]).toBe('Hello! How can I help you today?');
+  });
+  it('samples alike with a seed', () => {
+    const say = (seed: string): string =>
+      hkgai(['run', bundle, '-q', '--raw', '--temperature', '1', '--top-p', '0.9', '--seed', seed, '-n', '20', 'The']).out;
+    expect(say('3')).toBe(say('3'));
+    expect(say('3')).not.toBe(say('4'));
+  });
+  (cc ? it : it.skip)('verifies: exit 0', () => {
+    const r = hkgai(['verify', bundle, '--json']);
+    expect(r.code).toBe(0);
+    const doc = JSON.parse(r.out) as { ok: boolean; checks: readonly { name: string; passed: boolean }[] };
+    expect(doc.ok).toBe(true);
+    expect(doc.checks.map(c => c.name)).toEqual(
+      expect.arrayContaining(['native: final_norm', 'native: logits of a prompt', 'native: logits step by step', 'native: mtp.0.logits']),
+    );
+  });
+  it('a changed file: exit 6', () => {
+    const model = join(bundle, 'cpu/native/model.c');
+    const text = readFileSync(model, 'utf8');
+    writeFileSync(model, `${text}\n`);
+    const r = hkgai(['verify', bundle, '-q']);
+    expect([r.code, r.err.slice(0, 6)]).toEqual([6, 'HK6801']);
+    writeFileSync(model, text);
+  });
+  it('another recording: exit 6', () => {
+    expect(
+      hkgai([
+        'verify',
+        join(fixtures, 'tiny/v3-tiny-fp8'),
+        '--with',
+        'reference',
+        '-q',
+        '--golden',
+        join(fixtures, 'tiny/v3-tiny-fp8/golden.safetensors'),
+      ]).code,
+    ).toBe(0);
+    const r = hkgai([
+      'verify',
+      join(fixtures, 'tiny/v3-tiny-fp8'),
+      '--with',
+      'reference',
+      '-q',
+      '--golden',
+      join(fixtures, 'tiny/v3-tiny-bf16/golden.safetensors'),
+    ]);
+    expect([r.code, r.err.slice(0, 6)]).toEqual([6, 'HK6001']);
+  });
+});
+
+describe('hkgai doctor, targets, explain', () => {
+  it('doctor', () => {
+    expect(hkgai(['doctor']).code).toBe(0);
+    expect(Object.keys(JSON.parse(hkgai(['doctor', '--json']).out) as object)).toEqual(
+      expect.arrayContaining(['node', 'cores', 'memory', 'tools', 'compiler']),
+    );
+  });
+  it('targets say what was proved', () => {
+    const list = JSON.parse(hkgai(['targets', '--json']).out) as readonly { name: string; proved: string }[];
+    expect(list.map(t => t.name)).toEqual(['cpu', 'cuda', 'ascend', 'biren']);
+    expect(list.every(t => t.proved.length > 10)).toBe(true);
+  });
+  it('explain: a tensor of a model', () => {
+    const r = hkgai(['explain', 'model.layers.1.mlp.experts.3.down_proj.weight', '--model', nano]);
+    expect(r.out).toContain('read by layers.1.experts (experts)');
+  });
+});
