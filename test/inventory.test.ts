@@ -29,6 +29,10 @@ describe('expected tensors', () => {
       expect(Object.fromEntries(Object.entries(dtypes).sort())).toEqual(want.dtypes);
       const lines = all.map(t => `${t.name} ${t.dtype} [${t.shape.join(',')}]`).sort();
       expect(lines.length).toBe(want.tensors);
-      expect(createHash('sha256').update(`${lines.join('\n')}\n`).digest('hex')).toBe(want.sha256);
+      expect(
+        createHash('sha256')
+          .update(`${lines.join('\n')}\n`)
+          .digest('hex'),
+      ).toBe(want.sha256);
     });
 });
