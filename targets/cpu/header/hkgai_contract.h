@@ -130,7 +130,7 @@ INLINE void tile_contract(int kind, int scale, float *into, long m, long n, long
   if (kind == KIND_f32 || count <= 4) {
     long done = 0;
 #if TILE_DIGITS
-    if (kind == KIND_i8 || kind == KIND_i4 || kind == KIND_f4e2m1) {
+    if (kind == KIND_i4 || kind == KIND_f4e2m1) {
       int last = 1; // rows of b outside are the last ones
       for (long j = 1; j < n; j++) last &= !(rows[j - 1] < 0 && rows[j] >= 0);
       if (last && rows[0] >= 0) done = tile_by_digits(kind, scale, into, n, x, count, b, rows, n, k);

@@ -1,31 +1,30 @@
-// Integer weights against f32 activations with byte dot products: an activation is cut into three digits of 7 bits,
+// Weights of half a byte against f32 activations with byte dot products: an activation is cut into three digits of 7 bits,
 //
 //   x = unit * (d0 * 2^14 + d1 * 2^7 + d2),  d0 in -127..127, d1 and d2 in -64..63,  unit = largest |x| of its stretch / 2064384
 //
-// so that x is kept to 22 bits below the largest of its stretch (32 columns for nibbles, 512 for bytes) and the sums of a stretch are exact integers.
+// so that x is kept to 22 bits below the largest of its stretch of 32 columns, and the sums of a stretch are exact integers.
 // A dot product is off by at most 2^-22 * largest |x| * sum |w| of each stretch, beside what sums of f32 lose. Three byte products replace a decode
-// of four vectors, which is what one row of activations needs to be as fast as memory gives the weights. HKGAI_NO_DIGITS leaves all of it out.
+// of four vectors: nibbles are met three times as fast as by decoding, and as fast as memory gives them. (Bytes gain nothing: decoding keeps up.)
+// HKGAI_NO_DIGITS leaves all of it out.
 //
 // The digits of a row serve every output of a kernel's call: kernels begin with tile_begin(), and a row is cut once until the next.
 #pragma once
 #if TILE_AVX512 && defined(__AVX512VNNI__) && !defined(HKGAI_NO_DIGITS)
 #define TILE_DIGITS 1
 
-/** Columns whose digits are held at a time, columns of a stretch for bytes, and of one for nibbles: 128, in lanes of 8 columns, 4 lanes a unit. */
-enum { TILE_DIGIT_COLUMNS = 8192, TILE_BYTE_STRETCH = 512, TILE_NIBBLE_STRETCH = 128 };
+/** Columns whose digits are held at a time, and columns of a turn: 128 nibbles are a vector, its lanes 8 columns, 4 lanes a unit. */
+enum { TILE_DIGIT_COLUMNS = 8192, TILE_DIGIT_TURN = 128 };
 /** Rows of a that are worth it, and rows whose digits are kept: as many as a token has experts. */
 enum { TILE_DIGIT_ROWS = 4, TILE_DIGIT_SLOTS = 8 };
 
 struct tile_digits {
   const float *x;
   long columns, turn;
-  int nibbles;
-  // Bytes: for each 64 columns 64 of d0, of d1, of d2. Nibbles: for each 128 columns, d0 of the 64 even ones, of the odd ones, then d1, d2.
+  // of each 128 columns d0 of the 64 even ones, of the odd ones, then d1, d2
   _Alignas(64) int8_t digits[3 * TILE_DIGIT_COLUMNS];
-  // What 1 times the digits gives, by lanes. Bytes: of each stretch and digit. Nibbles: of each stretch, digits together.
-  _Alignas(64) int32_t ones[48 * TILE_DIGIT_COLUMNS / TILE_BYTE_STRETCH + 16 * TILE_DIGIT_COLUMNS / TILE_NIBBLE_STRETCH];
-  // Bytes: a unit a stretch. Nibbles: by lanes.
-  _Alignas(64) float units[16 * TILE_DIGIT_COLUMNS / TILE_NIBBLE_STRETCH];
+  // what 1 times the digits gives, and the unit, by lanes
+  _Alignas(64) int32_t ones[TILE_DIGIT_COLUMNS / 8];
+  _Alignas(64) float units[TILE_DIGIT_COLUMNS / 8];
 };
 static _Thread_local struct tile_digits tile_digits_of[TILE_DIGIT_SLOTS] __attribute__((unused));
 static _Thread_local int tile_next_slot __attribute__((unused));
@@ -49,27 +48,11 @@ INLINE void tile_cut(__m512 x, int8_t *to, long apart) {
   _mm_store_si128((__m128i *)(to + 2 * apart), _mm512_cvtepi32_epi8(d2));
 }
 INLINE float tile_unit(__m512 largest) { return tile_fmax(_mm512_reduce_max_ps(largest), 1e-30f) / 2064384.0f; }
-static __attribute__((noinline, unused)) void tile_cut_row(struct tile_digits *t, const float *x, long columns, int nibbles) {
-  t->x = x, t->columns = columns, t->turn = tile_turn, t->nibbles = nibbles;
+static __attribute__((noinline, unused)) void tile_cut_row(struct tile_digits *t, const float *x, long columns) {
+  t->x = x, t->columns = columns, t->turn = tile_turn;
   const __m512i one = _mm512_set1_epi8(1);
-  if (!nibbles) {
-    for (long s = 0, c = 0; c < columns; s++) {
-      const long end = tile_min(c + TILE_BYTE_STRETCH, columns);
-      __m512 largest = _mm512_setzero_ps();
-      for (long i = c; i < end; i += 16) largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
-      const __m512 by = _mm512_set1_ps(1.0f / (t->units[s] = tile_unit(largest)));
-      __m512i sum[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
-      for (; c < end; c += 64) {
-        int8_t *to = t->digits + 3 * c;
-        for (int i = 0; i < 4; i++) tile_cut(_mm512_mul_ps(_mm512_loadu_ps(x + c + 16 * i), by), to + 16 * i, 64);
-        for (int i = 0; i < 3; i++) sum[i] = tile_byte_dot(sum[i], one, to + 64 * i);
-      }
-      for (int i = 0; i < 3; i++) _mm512_store_si512(t->ones + 48 * s + 16 * i, sum[i]);
-    }
-    return;
-  }
   const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  for (long c = 0; c < columns; c += TILE_NIBBLE_STRETCH) {
+  for (long c = 0; c < columns; c += TILE_DIGIT_TURN) {
     int8_t *to = t->digits + 3 * c;
     float *units = t->units + c / 8;
     for (int i = 0; i < 4; i++) { // 32 columns: 16 even ones, 16 odd ones
@@ -84,50 +67,19 @@ static __attribute__((noinline, unused)) void tile_cut_row(struct tile_digits *t
   }
 }
 /** The digits of a row: those at hand where it was cut in this call already. What lies on the stack is a tile and may have changed since. */
-INLINE const struct tile_digits *tile_row_digits(const float *x, long columns, int nibbles) {
+INLINE const struct tile_digits *tile_row_digits(const float *x, long columns) {
   const char *here = (const char *)__builtin_frame_address(0), *at = (const char *)x;
   const int kept = tile_turn != 0 && !(at >= here && at < tile_frame);
   for (int i = 0; kept && i < TILE_DIGIT_SLOTS; i++) {
     const struct tile_digits *t = &tile_digits_of[i];
-    if (t->turn == tile_turn && t->x == x && t->columns == columns && t->nibbles == nibbles) return t;
+    if (t->turn == tile_turn && t->x == x && t->columns == columns) return t;
   }
   struct tile_digits *t = &tile_digits_of[tile_next_slot];
   tile_next_slot = (tile_next_slot + 1) % TILE_DIGIT_SLOTS;
-  tile_cut_row(t, x, columns, nibbles);
+  tile_cut_row(t, x, columns);
   return t;
 }
 
-/** to[0 .. 3] += four rows of bytes, scaled by row, times the digits. */
-INLINE void tile_byte_rows(int scale, float *to, const struct tile_digits *t, const tile_view *v, const long *row, long c) {
-  const char *w[4];
-  for (int n = 0; n < 4; n++) w[n] = tile_row_data(KIND_i8, v, row[n]) + c;
-  const long ahead = 4 * (w[1] - w[0]);
-  const __m512i flip = _mm512_set1_epi8((char)0x80);
-  __m512 total[4];
-  for (int n = 0; n < 4; n++) total[n] = _mm512_setzero_ps();
-  for (long s = 0, i = 0; i < t->columns; s++) {
-    const long end = tile_min(i + TILE_BYTE_STRETCH, t->columns);
-    __m512i sum[4][3];
-    for (int d = 0; d < 3; d++) { // codes are read as code + 128
-      const __m512i start = _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_load_si512(t->ones + 48 * s + 16 * d)), 7);
-      for (int n = 0; n < 4; n++) sum[n][d] = start;
-    }
-    for (; i < end; i += 64) {
-      const int8_t *digits = t->digits + 3 * i;
-      for (int n = 0; n < 4; n++) {
-        tile_ahead(w[n] + i + ahead);
-        const __m512i codes = _mm512_xor_si512(_mm512_loadu_si512(w[n] + i), flip);
-        for (int d = 0; d < 3; d++) sum[n][d] = tile_byte_dot(sum[n][d], codes, digits + 64 * d);
-      }
-    }
-    const __m512 unit = _mm512_set1_ps(t->units[s]), u1 = _mm512_set1_ps(128.0f), u0 = _mm512_set1_ps(16384.0f);
-    for (int n = 0; n < 4; n++) {
-      const __m512 high = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[n][1]), u1, _mm512_cvtepi32_ps(sum[n][2]));
-      total[n] = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[n][0]), u0, high), unit, total[n]);
-    }
-  }
-  for (int n = 0; n < 4; n++) to[n] += _mm512_reduce_add_ps(total[n]) * tile_scale(scale, v, row[n], c);
-}
 /** Scales of a stretch of nibbles by lanes. */
 INLINE __m512 tile_nibble_scales(int scale, const char *row, long group, int groups) {
   if (groups == 1) {
@@ -157,7 +109,7 @@ INLINE void tile_nibble_rows(int kind, int scale, int groups, float *to, const s
   const float factor = kind == KIND_i4 ? 1.0f : 0.5f;
   __m512 total[4];
   for (int n = 0; n < 4; n++) total[n] = _mm512_setzero_ps();
-  for (long i = 0; i < t->columns; i += TILE_NIBBLE_STRETCH) {
+  for (long i = 0; i < t->columns; i += TILE_DIGIT_TURN) {
     const int8_t *digits = t->digits + 3 * i;
     const __m512i ones = _mm512_load_si512(t->ones + i / 8);
     const __m512i zero = kind == KIND_i4 ? _mm512_slli_epi32(ones, 3) : _mm512_add_epi32(_mm512_slli_epi32(ones, 3), _mm512_slli_epi32(ones, 2));
@@ -178,22 +130,20 @@ INLINE void tile_nibble_rows(int kind, int scale, int groups, float *to, const s
 
 /** Columns from the front that digits can take of b's n rows, for rows of a from `x` on; what is left is the caller's. */
 INLINE long tile_by_digits(int kind, int scale, float *into, long width, const float *const *x, long m, const tile_view *b, const long *row, long n, long k) {
-  const int nibbles = kind == KIND_i4 || kind == KIND_f4e2m1;
-  if (nibbles ? b->col % TILE_NIBBLE_STRETCH || (b->block_cols != 32 && b->block_cols % TILE_NIBBLE_STRETCH) : b->block_cols < b->cols) return 0;
-  const long whole = k - k % (nibbles ? TILE_NIBBLE_STRETCH : 64);
+  if (b->col % TILE_DIGIT_TURN || (b->block_cols != 32 && b->block_cols % TILE_DIGIT_TURN)) return 0;
+  const long whole = k - k % TILE_DIGIT_TURN;
   if (whole == 0 || m > TILE_DIGIT_ROWS) return 0;
   for (long j = 0; j < n; j++) if (row[j] < 0) n = j; // rows outside come last
   for (long c = 0; c < whole; c += TILE_DIGIT_COLUMNS) {
     const long some = tile_min(TILE_DIGIT_COLUMNS, whole - c);
     for (long i = 0; i < m; i++) {
-      const struct tile_digits *t = tile_row_digits(x[i] + c, some, nibbles);
+      const struct tile_digits *t = tile_row_digits(x[i] + c, some);
       for (long j = 0; j < n; j += 4) {
         long four[4];
         float sums[4] = {0, 0, 0, 0};
         for (long r = 0; r < 4; r++) four[r] = row[tile_min(j + r, n - 1)];
-        if (nibbles && b->block_cols == 32) tile_nibble_rows(kind, scale, 4, sums, t, b, four, b->col + c);
-        else if (nibbles) tile_nibble_rows(kind, scale, 1, sums, t, b, four, b->col + c);
-        else tile_byte_rows(scale, sums, t, b, four, b->col + c);
+        if (b->block_cols == 32) tile_nibble_rows(kind, scale, 4, sums, t, b, four, b->col + c);
+        else tile_nibble_rows(kind, scale, 1, sums, t, b, four, b->col + c);
         for (long r = 0; r < 4 && j + r < n; r++) into[i * width + j + r] += sums[r];
       }
     }
