@@ -1,7 +1,7 @@
 // exp, log and pow from +, -, *, / and sqrt alone. The built-in Math functions may differ in the last bit between hosts; what
 // ends in emitted bytes (rope frequencies, softmax scales, mscale) must not. Errors stay below 2 units in the last place.
 
-const ln2High = 6.9314718036912381649e-1; // the upper 32 bits of ln 2
+const ln2High = 5954088942 / 8589934592; // the upper 32 bits of ln 2
 const ln2Low = 1.9082149292705877e-10; // the rest
 
 /** 2^k by exact multiplications. */

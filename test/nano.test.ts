@@ -51,7 +51,7 @@ async function perplexity(s: Session, records: readonly (readonly number[])[]): 
       const { logits } = await s.step({ ids: part, positions: part.map((_, i) => from + i), sequences: part.map(() => 0) });
       for (let t = 0; t < part.length; t++) {
         const row = logits.subarray(t * s.vocabulary, (t + 1) * s.vocabulary);
-        const most = row.reduce((a, b) => (a > b ? a : b));
+        const most = row.reduce((a, b) => Math.max(a, b));
         let total = 0;
         for (const v of row) total += Math.exp(v - most);
         sum += Math.log(total) - (row[all[from + t + 1] as number]! - most);
