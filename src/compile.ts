@@ -7,6 +7,7 @@ import { type Graph, inputsOf, type Limits, type ValueOf } from '../ir/graph.js'
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Program } from '../ir/program.js';
 import { bf16, f16, f32 } from '../ir/storage.js';
+import { verify } from '../ir/verify.js';
 import { targets } from '../targets/index.js';
 import type { Target, WeightFile } from '../targets/target.js';
 import { checkOutput, linkOrCopy, stage, writeText } from './bundle/directory.js';
@@ -16,9 +17,7 @@ import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
 import { type BuildOptions, buildModel, defaultLimits, type Model } from './models/index.js';
 import { type Form, type Requantised, rewriteCheckpoint } from './numeric/rewrite.js';
-import { chooseKernels } from './passes/choose-kernels.js';
-import { type PassOptions, runPasses } from './passes/index.js';
-import { planMemory } from './passes/plan-memory.js';
+import { lower, type PassOptions } from './passes/index.js';
 
 export { targets } from '../targets/index.js';
 
@@ -126,7 +125,7 @@ export function plan(
 ): Program {
   const c = openCheckpoint(dir, { allowPhantomKeys: options.allowPhantomKeys });
   const { graph } = buildModel(c.config, c.tensors, buildOptions(c.config, options));
-  return planMemory(chooseKernels(runPasses(graph, options.passes)));
+  return lower(graph, { verify: g => verify(g), ...options.passes });
 }
 
 // ---- engine/: the weights and what belongs to them

@@ -51,7 +51,8 @@ export function checkOutput(out: string, model: string, force: boolean): void {
 export function stage(out: string): Staging {
   const to = resolve(out);
   mkdirSync(dirname(to), { recursive: true });
-  const dir = mkdtempSync(join(dirname(to), `.${basename(to)}.partial-`));
+  sweep(to);
+  const dir = mkdtempSync(join(dirname(to), `.${basename(to)}.partial-${process.pid}-`));
   let open = true;
   return {
     dir,
@@ -65,6 +66,24 @@ export function stage(out: string): Staging {
       open = false;
     },
   };
+}
+
+/** Remove what compiles to the same place left behind when they were killed: their process is gone. */
+function sweep(to: string): void {
+  const mark = `.${basename(to)}.partial-`;
+  for (const name of readdirSync(dirname(to))) {
+    const pid = name.startsWith(mark) ? Number(/^\d+/.exec(name.slice(mark.length))?.[0] ?? Number.NaN) : Number.NaN;
+    if (Number.isNaN(pid) || alive(pid)) continue;
+    rmSync(join(dirname(to), name), { recursive: true, force: true });
+  }
+}
+function alive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (e) {
+    return (e as NodeJS.ErrnoException).code === 'EPERM';
+  }
 }
 
 /** Write a text file, with the directories above it. */
