@@ -1,6 +1,7 @@
 // Every kernel in all four languages: run under emulators against its meaning, and side by side as text.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from '@jest/globals';
@@ -75,6 +76,32 @@ function kernels(): ReadonlyMap<string, Kernel> {
       for (const v of l.variants) if (v.kernel && !found.has(v.kernel.name)) found.set(v.kernel.name, v.kernel);
   return found;
 }
+
+const nvcc = spawnSync('nvcc', ['--version']).status === 0;
+(nvcc ? describe : describe.skip)(nvcc ? 'CUDA C++, by nvcc' : 'CUDA C++, by nvcc: skipped, it is not here', () => {
+  it('every kernel compiles for sm_80', () => {
+    const dir = mkdtempSync(join(tmpdir(), 'hkgai-nvcc-'));
+    try {
+      const text = [cudaWords.include, ...[...kernels().values()].map(k => body(targets.cuda!.print(k)))].join('\n');
+      writeFileSync(join(dir, 'all.cu'), text);
+      const args = [
+        '-std=c++17',
+        '-arch=sm_80',
+        '-cubin',
+        '-diag-suppress=177',
+        `-I${root}cuda/header`,
+        `-I${root}simt/header`,
+        'all.cu',
+        '-o',
+        'all.cubin',
+      ];
+      const built = spawnSync('nvcc', args, { cwd: dir, encoding: 'utf8' });
+      expect([built.status, built.stderr]).toEqual([0, '']);
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
+  });
+});
 
 describe('kernels as text', () => {
   const dir = fileURLToPath(new URL('golden/kernels/', import.meta.url));

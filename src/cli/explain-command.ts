@@ -41,6 +41,7 @@ export async function explainCommand(
     print(
       text
         .trimEnd()
+        .replace(/^```\n([\s\S]*?)^```$/gm, (_, t: string) => t.trimEnd().replace(/^/gm, '    '))
         .replace(/^# (.*)$/m, (_, t: string) => out.bold(t))
         .replace(/^## (.*)$/gm, (_, t: string) => out.bold(t)),
     );
