@@ -220,38 +220,63 @@ async function againstGolden(s: Session, file: string, tolerance: number): Promi
         : new Float32Array(bytes.buffer);
   };
   try {
-    const sequences = [...header.tensors.keys()]
-      .flatMap(k => /^(.*)\.input_ids$/.exec(k)?.[1] ?? [])
-      .filter(k => header.tensors.has(`${k}.logits`))
-      .sort();
+    // `seqN.logits` over all rows, or `seqN.logits.lastK` over the last K
+    const found = [...header.tensors.keys()].flatMap(k => {
+      const m = /^(.*)\.logits(?:\.last(\d+))?$/.exec(k);
+      return m && header.tensors.has(`${m[1]}.input_ids`)
+        ? [{ name: m[1] as string, logits: k, last: m[2] === undefined ? null : Number(m[2]) }]
+        : [];
+    });
+    const sequences = found
+      .filter(q => q.last === null || !found.some(o => o.name === q.name && o.last === null))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
     if (sequences.length === 0) throw new Refusal([notGolden(name)]);
     const checks: Check[] = [];
-    for (const q of sequences) {
-      const ids = read(`${q}.input_ids`) as readonly number[];
-      const logits = read(`${q}.logits`) as Float32Array;
-      if (logits.length / ids.length !== s.vocabulary)
-        throw new Refusal([goldenVocabulary(name, logits.length / ids.length, s.vocabulary)]);
-      if (ids.length > s.context) throw new Refusal([goldenTooLong(name, q, ids.length, s.context)]);
-      const run = async (first: number, each: number): Promise<number> => {
+    for (const [at, q] of sequences.entries()) {
+      const ids = read(`${q.name}.input_ids`) as readonly number[];
+      const logits = read(q.logits) as Float32Array;
+      const first = ids.length - (q.last ?? ids.length);
+      if (logits.length / (ids.length - first) !== s.vocabulary)
+        throw new Refusal([goldenVocabulary(name, logits.length / (ids.length - first), s.vocabulary)]);
+      if (ids.length > s.context) throw new Refusal([goldenTooLong(name, q.name, ids.length, s.context)]);
+      const run = async (prompt: number, each: number): Promise<number> => {
         let most = 0;
         for (let from = 0; from < ids.length; ) {
-          const to = Math.min(ids.length, from + (from === 0 ? first : each));
+          const to = Math.min(ids.length, from + (from === 0 ? prompt : each));
           const got = await s.step(rowsFrom(ids, from, to));
-          most = Math.max(most, worst(got.logits, logits.subarray(from * s.vocabulary, to * s.vocabulary)));
+          const begin = Math.max(from, first);
+          if (begin < to)
+            most = Math.max(
+              most,
+              worst(
+                got.logits.subarray((begin - from) * s.vocabulary),
+                logits.subarray((begin - first) * s.vocabulary, (to - first) * s.vocabulary),
+              ),
+            );
           from = to;
         }
         return most;
       };
-      checks.push(within(`${s.engine}: ${q} as a prompt`, await run(s.chunk, s.chunk), tolerance, `${ids.length} tokens`));
-      if (q === sequences[0]) {
+      checks.push(within(`${s.engine}: ${q.name} as a prompt`, await run(s.chunk, s.chunk), tolerance, `${ids.length} tokens`));
+      if (at === 0) {
         const prompt = Math.min(s.chunk, Math.max(5, Math.floor(ids.length / 3)));
         checks.push(
           within(
-            `${s.engine}: ${q} token by token`,
+            `${s.engine}: ${q.name} token by token`,
             await run(prompt, 1),
             tolerance,
             `${ids.length - prompt} steps after a prompt of ${prompt}`,
           ),
+        );
+      }
+      const mtp =
+        header.tensors.has(`${q.name}.mtp_logits`) && s.mtp > 0 && ids.length <= s.chunk
+          ? (read(`${q.name}.mtp_logits`) as Float32Array)
+          : null;
+      if (mtp) {
+        const got = await s.step({ ...rowsFrom(ids, 0, ids.length), nextIds: [...ids.slice(1), 0] });
+        checks.push(
+          within(`${s.engine}: ${q.name} MTP`, worst(got.mtp!.subarray(0, mtp.length), mtp), tolerance, `${ids.length - 1} tokens`),
         );
       }
     }

@@ -161,6 +161,14 @@ describe('hkgai compile, run, verify', () => {
       expect.arrayContaining(['native: final_norm', 'native: logits of a prompt', 'native: logits step by step', 'native: mtp.0.logits']),
     );
   });
+  (cc ? it : it.skip)('verifies the trained model against its recording, interpreter and program', () => {
+    const r = hkgai(['verify', bundle, '--golden', join(fixtures, 'eval/golden.safetensors'), '--json']);
+    expect(r.code).toBe(0);
+    const { checks } = JSON.parse(r.out) as { checks: readonly { name: string }[] };
+    for (const engine of ['reference', 'native'])
+      for (const what of ['seq0 as a prompt', 'seq0 token by token', 'seq1 MTP', 'seq3 as a prompt'])
+        expect(checks.map(c => c.name)).toContain(`${engine}: ${what}`);
+  });
   it('a changed file: exit 6', () => {
     const model = join(bundle, 'cpu/native/model.c');
     const text = readFileSync(model, 'utf8');
