@@ -26,7 +26,7 @@ export const mscale = (factor: number, m: number): number => (factor <= 1 ? 1 : 
 
 /**
  * The angle per position of each pair of dimensions: [dims / 2], radians, rounded to f32.
- * facts: theta^(-2j/d); YaRN mixes f/factor and f over a ramp between the dimensions that turn betaFast and betaSlow times within the original length.
+ * theta^(-2j/d); YaRN mixes f/factor and f over a ramp between the dimensions that turn betaFast and betaSlow times within the original length.
  */
 export function frequencies(t: RopeTable): Float32Array {
   const half = t.dims / 2;

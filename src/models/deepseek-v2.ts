@@ -71,7 +71,7 @@ function attention(m: Making<DeepseekMlaConfig>, i: number, x: Value): Value {
   return linear(m, `${n}.attn_out`, o, w.matrix(`${p}.o_proj`, c.hidden, c.heads * c.v, i, m.release, 'v_head_dim'), i);
 }
 
-/** V2 scales what it does not normalise; V3 normalises, then scales (facts: HF remote code of V2; DeepSeek-V3 model.py). */
+/** V2 scales what it does not normalise; V3 normalises, then scales (V2: the remote code on its model page; V3: inference/model.py). */
 function routing(c: DeepseekMlaConfig): Routing {
   const normalise = c.normTopK && c.topK > 1;
   return {

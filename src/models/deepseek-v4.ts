@@ -1,5 +1,5 @@
 // V4: several residual streams mixed by hyper-connections; attention over a window and compressed entries with one shared key-value head and
-// a sink; hash-routed first layers; clamped SwiGLU experts; an MTP block. (facts of the release's inference/model.py, section by section)
+// a sink; hash-routed first layers; clamped SwiGLU experts; an MTP block. (as the release's inference/model.py has them)
 import type { Value } from '../../ir/graph.js';
 import type { RopeTable } from '../../ir/rope.js';
 import type { DeepseekV4Config } from '../checkpoint/config.js';
