@@ -33,3 +33,13 @@ describe('graphs from configs alone', () => {
       );
     });
 });
+describe('names from a config', () => {
+  it('cannot break out of generated code', () => {
+    const text = JSON.stringify({
+      model_type: 'x"\n#include "/etc/passwd"\n//',
+      text_config: JSON.parse(readFileSync(`${fixtures}hkgai-nano/config.json`, 'utf8')),
+    });
+    const { graph } = buildModel(parseConfig(text, 'config.json'), null);
+    expect(graph.name).toMatch(/^[A-Za-z0-9_.-]+$/);
+  });
+});

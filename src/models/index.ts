@@ -72,7 +72,7 @@ export function buildModel(
   const problems = w.finish();
   if (problems.length) throw new Refusal(problems);
   const kept = options.mtp ? outputs : Object.fromEntries(Object.entries(outputs).filter(([name]) => !name.startsWith('mtp.')));
-  const graph = b.finish(config.modelType, options.limits, kept);
+  const graph = b.finish(plainName(config.modelType), options.limits, kept);
   if (options.mtp) return { graph, unused: w.unused };
   const pruned = prune(graph);
   const used = new Set(pruned.values);
@@ -85,6 +85,9 @@ export function buildModel(
   );
   return { graph: pruned, unused: [...w.unused, ...dropped] };
 }
+
+/** A name that may stand in generated code and comments, whatever the config says. */
+const plainName = (name: string): string => name.replace(/[^A-Za-z0-9_.-]/g, '_').slice(0, 64);
 
 /** The graph without values that no output needs. */
 function prune(graph: Graph): Graph {
