@@ -57,6 +57,14 @@ const noNative = (t: Target): Problem =>
 const contextTooLong = (asked: number, most: number): Problem =>
   problem('HK2202', `--context ${asked} is longer than the ${most} positions that the model was made for`, { next: 'Ask for less.' });
 
+/** Rows of one call that programs keep lists of on their stacks. */
+const mostRows = 8192;
+const chunkTooLong = (asked: number): Problem =>
+  problem('HK2203', `--chunk ${asked} is more than the ${mostRows} rows that a call may have`, {
+    why: 'A longer prompt is read in several calls.',
+    next: 'Ask for less.',
+  });
+
 /** Compile a checkpoint into a bundle at options.out. Nothing appears there unless all of it does. */
 export function compile(modelDir: string, options: CompileOptions, watch: Watch): Manifest {
   const chosen = options.targets.map(resolveTarget);
@@ -108,6 +116,7 @@ export function buildOptions(
   o: Pick<CompileOptions, 'context' | 'sequences' | 'chunk' | 'mtp' | 'state'>,
 ): BuildOptions {
   if (o.context !== undefined && o.context > config.maxPositions) throw new Refusal([contextTooLong(o.context, config.maxPositions)]);
+  if (o.chunk > mostRows) throw new Refusal([chunkTooLong(o.chunk)]);
   const context = o.context ?? defaultLimits(config).context;
   const tokens = Math.min(o.chunk, context);
   return {

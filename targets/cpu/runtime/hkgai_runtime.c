@@ -57,19 +57,19 @@ void hkgai_close(hkgai *m) {
   if (!m) return;
   hk_pool_close(m->pool);
   for (int i = 0; m->maps && i < hk_file_count; i++) if (m->maps[i]) munmap(m->maps[i], hk_files[i].bytes);
-  for (int i = 0; m->states && i < hk_state_count; i++) free(m->states[i]);
+  for (int i = 0; m->states && i < hk_state_count; i++) if (m->states[i]) munmap(m->states[i], hk_state_sizes[i] + 64);
   free(m->states);
   free(m->maps);
   free(m->weights);
   free(m->plan);
-  free(m->arena);
+  if (m->arena) munmap(m->arena, hk_info.arena_bytes + 64);
   free(m->ids);
   free(m);
 }
+/** Zeroed memory whose pages are taken when they are first touched; NULL where the system would not promise so much. */
 static char *hk_zeroed(uint64_t bytes) {
-  void *p = NULL;
-  if (posix_memalign(&p, 64, bytes + 64) != 0) return NULL;
-  return memset(p, 0, bytes + 64);
+  void *p = mmap(NULL, bytes + 64, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return p == MAP_FAILED ? NULL : p;
 }
 hkgai *hkgai_open(const char *weights, int threads, char *error, size_t n) {
   const long processors = sysconf(_SC_NPROCESSORS_ONLN);
