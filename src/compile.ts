@@ -158,7 +158,10 @@ function writeEngine(c: Checkpoint, model: Model, options: CompileOptions, engin
     watch.step('bring the weights, byte for byte');
     for (const f of c.files) linkOrCopy(join(c.dir, f), join(engine, f), options.weights);
     copyFileSync(join(c.dir, 'config.json'), join(engine, 'config.json'));
-    if (existsSync(join(c.dir, indexName))) copyFileSync(join(c.dir, indexName), join(engine, indexName));
+    if (existsSync(join(c.dir, indexName))) {
+      if (options.allowPhantomKeys) writeText(engine, indexName, indexWithout(readFileSync(join(c.dir, indexName), 'utf8'), c.tensors));
+      else copyFileSync(join(c.dir, indexName), join(engine, indexName));
+    }
     return [];
   }
   const form: Form = options.quantise === 'int8' ? { to: 'int8' } : { to: 'int4', group: 32 };
@@ -175,6 +178,12 @@ function writeEngine(c: Checkpoint, model: Model, options: CompileOptions, engin
   }
   writeText(engine, 'config.json', configAfter(readFileSync(join(c.dir, 'config.json'), 'utf8'), options.mtp === 'drop'));
   return kept.length ? [`Left as they are, since int4 wants columns in eights: ${kept.join(', ')}.`] : [];
+}
+
+/** An index without the keys that no shard holds: the bundle does not promise what it does not have. */
+function indexWithout(source: string, tensors: ReadonlyMap<string, unknown>): string {
+  const index = JSON.parse(source) as { weight_map: Record<string, string> };
+  return `${JSON.stringify({ ...index, weight_map: Object.fromEntries(Object.entries(index.weight_map).filter(([k]) => tensors.has(k))) }, null, 2)}\n`;
 }
 
 /** The large matrices: all but embeddings, heads, router gates, the index's weights and MTP's merge. */

@@ -47,3 +47,16 @@ describe('malformed checkpoints', () => {
       expect(readdirSync(work)).toEqual([]);
     });
 });
+
+describe('phantom keys that the user allows', () => {
+  it('become notes, and the bundle promises what it has', () => {
+    const out = join(work, 'allowed');
+    const manifest = compile(
+      join(dir, 'index-key-without-tensor'),
+      { ...options, out, allowPhantomKeys: true },
+      { step: () => {}, at: () => {} },
+    );
+    expect(manifest.notes.some(n => n.includes('is in the index but in no shard (allowed)'))).toBe(true);
+    expect(readFileSync(join(out, 'cpu/engine/model.safetensors.index.json'), 'utf8')).not.toContain('weight_scale_inv');
+  });
+});
