@@ -1,5 +1,6 @@
 // The same input and recipe give the same bytes: in another directory, another process order, and whatever was there before.
-import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from '@jest/globals';
@@ -44,4 +45,22 @@ describe('two compiles', () => {
       expect(checkFiles(a, readManifest(a))).toEqual([]);
       for (const f of files.filter(n => /\.(c|h|sh|json)$/.test(n))) expect(readFileSync(join(a, f), 'utf8')).not.toContain(work);
     });
+});
+
+describe('a model in a cache of links', () => {
+  it('becomes a bundle of files, and pipes are refused', () => {
+    const blobs = join(work, 'blobs');
+    cpSync(join(fixtures, 'hkgai-nano'), blobs, { recursive: true });
+    const snapshot = join(work, 'snapshots/main');
+    mkdirSync(snapshot, { recursive: true });
+    for (const f of readdirSync(blobs)) symlinkSync(`../../blobs/${f}`, join(snapshot, f));
+    const out = join(work, 'from-links');
+    compile(snapshot, { ...options, weights: 'auto', out }, quiet);
+    const engine = join(out, 'cpu/engine');
+    for (const f of readdirSync(engine)) expect([f, lstatSync(join(engine, f)).isFile()]).toEqual([f, true]);
+    expect(checkFiles(out, readManifest(out))).toEqual([]);
+    rmSync(join(snapshot, 'model-00002-of-00002.safetensors'));
+    expect(spawnSync('mkfifo', [join(snapshot, 'model-00002-of-00002.safetensors')]).status).toBe(0);
+    expect(() => compile(snapshot, { ...options, out: join(work, 'from-a-pipe') }, quiet)).toThrow(/HK3019/);
+  });
 });

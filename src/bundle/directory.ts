@@ -11,6 +11,7 @@ import {
   openSync,
   readdirSync,
   readSync,
+  realpathSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -94,7 +95,8 @@ export function writeText(dir: string, path: string, text: string, executable = 
 }
 
 /** The same bytes at a second place: a hard link where the file system gives one, else a copy. */
-export function linkOrCopy(from: string, to: string, how: 'auto' | 'link' | 'copy'): void {
+export function linkOrCopy(source: string, to: string, how: 'auto' | 'link' | 'copy'): void {
+  const from = realpathSync(source); // a hub's cache holds links: the bundle wants what they lead to
   mkdirSync(dirname(to), { recursive: true });
   if (how !== 'copy') {
     try {

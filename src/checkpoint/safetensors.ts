@@ -1,6 +1,6 @@
 // One safetensors file: [u64 length][JSON header][data]. The checks and their order are those of the format's own reader
 // (huggingface/safetensors, safetensors/src/tensor.rs, read_metadata and validate), each with a message of its own.
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { type Problem, Refusal } from '../../ir/problem.js';
 import { JsonError, type JsonNode, parseJson } from './json.js';
 import * as problems from './problems.js';
@@ -92,11 +92,10 @@ function badByte(bytes: Uint8Array): number {
  * @throws Refusal with every problem of the first failing stage: length, text, entries, layout, size.
  */
 export function readHeader(path: string, file: string, headersOnly = false): Header {
+  if (!statSync(path).isFile()) throw new Refusal([problems.notRegular(file)]); // opening a pipe would wait for a writer
   const fd = openSync(path, 'r');
   try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile()) throw new Refusal([problems.notRegular(file)]);
-    const size = stat.size;
+    const { size } = fstatSync(fd);
     const head = new Uint8Array(8);
     if (size < 8 || !readAt(fd, head, 0)) throw new Refusal([problems.fileTooSmall(file, size)]);
     const length = new DataView(head.buffer).getBigUint64(0, true);

@@ -38,6 +38,8 @@ export function openCheckpoint(path: string, options: OpenOptions = {}): Checkpo
   const dir = isFile ? dirname(path) : path;
   const configFile = isFile ? basename(path) : 'config.json';
   if (!existsSync(join(dir, configFile))) throw new Refusal([problems.noConfig(dir)]);
+  for (const f of [configFile, indexName])
+    if (existsSync(join(dir, f)) && !statSync(join(dir, f)).isFile()) throw new Refusal([problems.notRegular(f)]);
   const config = parseConfig(readFileSync(join(dir, configFile), 'utf8'), configFile);
   if (isFile) return { dir, config, tensors: new Map(), files: [], headersOnly: true, notes: [] };
   const present = readdirSync(dir)
