@@ -1,0 +1,546 @@
+// One output file: pieces are read straight into the kernels' memory, converted, hashed while they are in cache, and written from there.
+import { createHash, type Hash } from 'node:crypto';
+import { closeSync, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { type CodedForm, codedSizes, type GgufForm, ggufRow, type PlainForm, scaleSize } from '../../ir/form.js';
+import type { Span } from '../../ir/graph.js';
+import { elements, type Storage, scaleShape } from '../../ir/storage.js';
+import { gptqRows } from './gptq.js';
+import { Arena, decoderOf, elementOf, figureBytes, type Kernels, openKernels, readFigures, scaleKindOf, slack } from './kernels.js';
+import { type FileResult, type FileWork, Interrupted, type MatrixStep, type Step, type StepResult } from './steps.js';
+
+/** Source bytes of a piece: it stays in the second cache with what is made of it. */
+const pieceBytes = 1 << 19;
+
+export interface StreamOptions {
+  /** Where source files lie, and where output files go. */
+  readonly from: string;
+  readonly to: string;
+  /** Statistics of activations: f32 [columns] by name; `gram:NAME` is f32 [columns, columns]. */
+  readonly statistics: (name: string) => Float32Array | null;
+  /** True when the run is to stop; asked between pieces. */
+  readonly stop: () => boolean;
+  /** Told source bytes as they are done. */
+  readonly progress: (bytes: number) => void;
+  /** Most bytes of a piece; smaller where memory is short. */
+  readonly piece?: number;
+}
+interface Clock {
+  read: number;
+  convert: number;
+  hash: number;
+  write: number;
+}
+
+/** A file written at any place, hashed in order: what came out of order is read back. */
+class Output {
+  readonly fd: number;
+  readonly #path: string;
+  readonly #hash: Hash = createHash('sha256');
+  readonly #clock: Clock;
+  #hashed = 0;
+  constructor(path: string, size: number, clock: Clock) {
+    mkdirSync(dirname(path), { recursive: true });
+    this.#path = path;
+    this.#clock = clock;
+    this.fd = openSync(path, 'w+');
+    ftruncateSync(this.fd, size);
+  }
+  write(at: number, bytes: Uint8Array): void {
+    const begin = performance.now();
+    for (let done = 0; done < bytes.length; ) done += writeSync(this.fd, bytes, done, Math.min(bytes.length - done, 1 << 30), at + done);
+    const written = performance.now();
+    this.#clock.write += written - begin;
+    if (at === this.#hashed) {
+      this.#hash.update(bytes);
+      this.#hashed += bytes.length;
+      this.#clock.hash += performance.now() - written;
+    }
+  }
+  finish(size: number): string {
+    const buffer = new Uint8Array(Math.min(1 << 20, size - this.#hashed));
+    while (this.#hashed < size) {
+      const some = buffer.subarray(0, Math.min(buffer.length, size - this.#hashed));
+      readAll(this.fd, some, this.#hashed, this.#path);
+      this.#hash.update(some);
+      this.#hashed += some.length;
+    }
+    return this.#hash.digest('hex');
+  }
+  close(): void {
+    closeSync(this.fd);
+  }
+}
+function readAll(fd: number, into: Uint8Array, position: number, path: string): void {
+  for (let done = 0; done < into.length; ) {
+    const n = readSync(fd, into, done, Math.min(into.length - done, 1 << 30), position + done);
+    if (n === 0) throw Object.assign(new Error(`${path} ended while it was read`), { code: 'EIO', syscall: 'read', path });
+    done += n;
+  }
+}
+
+export class Stream {
+  readonly #kernels: Kernels = openKernels();
+  readonly #arena = new Arena(this.#kernels.memory);
+  readonly #open = new Map<string, number>();
+  readonly #o: StreamOptions;
+  #clock: Clock = { read: 0, convert: 0, hash: 0, write: 0 };
+  constructor(options: StreamOptions) {
+    this.#o = options;
+  }
+  close(): void {
+    for (const fd of this.#open.values()) closeSync(fd);
+    this.#open.clear();
+  }
+
+  /** Do one file. Waits for the event loop now and then, so that signals are heard. */
+  async file(work: FileWork): Promise<FileResult> {
+    this.#clock = { read: 0, convert: 0, hash: 0, write: 0 };
+    const out = new Output(join(this.#o.to, work.path), work.size, this.#clock);
+    try {
+      const steps: StepResult[] = [];
+      let turn = performance.now();
+      for (const step of work.steps) {
+        const r = this.#step(step, out);
+        if (r.sources.length || r.name !== null) steps.push(r);
+        if (performance.now() - turn > 50) {
+          await new Promise(resolve => setImmediate(resolve));
+          turn = performance.now();
+        }
+      }
+      const begin = performance.now();
+      const sha256 = out.finish(work.size);
+      this.#clock.hash += performance.now() - begin;
+      const { read, convert, hash, write } = this.#clock;
+      const seconds = { read: read / 1e3, convert: convert / 1e3, hash: hash / 1e3, write: write / 1e3 };
+      return { index: work.index, path: work.path, sha256, bytes: work.size, steps, seconds };
+    } finally {
+      out.close();
+    }
+  }
+
+  #fd(file: string): number {
+    let fd = this.#open.get(file);
+    if (fd === undefined) {
+      if (this.#open.size > 64) this.close();
+      fd = openSync(join(this.#o.from, file), 'r');
+      this.#open.set(file, fd);
+    }
+    return fd;
+  }
+  #read(file: string, into: Uint8Array, position: number): void {
+    if (this.#o.stop()) throw new Interrupted();
+    const begin = performance.now();
+    readAll(this.#fd(file), into, position, join(this.#o.from, file));
+    this.#clock.read += performance.now() - begin;
+  }
+  #update(hash: Hash, bytes: Uint8Array): void {
+    const begin = performance.now();
+    hash.update(bytes);
+    this.#clock.hash += performance.now() - begin;
+  }
+
+  #step(step: Step, out: Output): StepResult {
+    this.#arena.reset();
+    switch (step.kind) {
+      case 'put':
+        out.write(step.out, step.bytes);
+        return { sources: [], name: null, figures: null };
+      case 'fill': {
+        const block = new Uint8Array(Math.min(step.size, 1 << 18)).fill(step.byte);
+        for (let p = 0; p < step.size; p += block.length) out.write(step.out + p, block.subarray(0, Math.min(block.length, step.size - p)));
+        return { sources: [], name: null, figures: null };
+      }
+      case 'copy':
+      case 'digest':
+        return {
+          sources: [[step.source.tensor, this.#copy(step.source, step.kind === 'copy' ? step.out : null, out)]],
+          name: null,
+          figures: null,
+        };
+      case 'matrix':
+        return this.#matrix(step, out);
+    }
+  }
+  #copy(s: Span, to: number | null, out: Output): string {
+    const hash = createHash('sha256');
+    const size = Math.min(1 << 20, Math.max(1, s.bytes[1] - s.bytes[0]));
+    const at = this.#arena.take(size);
+    for (let p = s.bytes[0]; p < s.bytes[1]; p += size) {
+      const some = this.#arena.bytes(at, Math.min(size, s.bytes[1] - p));
+      this.#read(s.file, some, p);
+      this.#update(hash, some);
+      if (to !== null) out.write(to + p - s.bytes[0], some);
+      this.#o.progress(some.length);
+    }
+    return hash.digest('hex');
+  }
+
+  #matrix(m: MatrixStep, out: Output): StepResult {
+    const figures = this.#arena.take(figureBytes);
+    this.#arena.bytes(figures, figureBytes).fill(0);
+    const rows = new Rows(this, this.#arena, m, this.#o.piece ?? pieceBytes);
+    if (m.turn !== 'none') this.#turned(m, rows, figures, out);
+    else if (m.form.kind === 'coded') this.#coded(m, m.form, rows, figures, out);
+    else if (m.form.kind === 'plain' || m.form.kind === 'gguf') this.#simple(m, m.form, rows, figures, out);
+    else throw new Error('a kept tensor is copied, not converted');
+    const all = m.take === null;
+    return {
+      sources: all ? rows.digests() : [],
+      name: m.name,
+      figures: readFigures(new Float64Array(this.#arena.memory.buffer.slice(figures, figures + figureBytes))),
+    };
+  }
+
+  /** For Rows: a piece of the source, hashed where all of it is read in order. */
+  piece(file: string, at: number, n: number, position: number, hash: Hash | null): void {
+    const into = this.#arena.bytes(at, n);
+    this.#read(file, into, position);
+    if (hash) this.#update(hash, into);
+    this.#o.progress(n);
+  }
+
+  #coded(m: MatrixStep, form: CodedForm, rows: Rows, figures: number, out: Output): void {
+    if (form.search === 'gptq' && m.statistics !== null && this.#o.statistics(`gram:${m.statistics}`)) {
+      this.#gptq(m, form, rows, figures, out);
+      return;
+    }
+    const arena = this.#arena;
+    const total = rows.count;
+    const [strip, block] = [form.block[0], form.block[1]];
+    const z = codedSizes(form, total, m.columns);
+    const scaleRow = z.across * scaleSize(form.scale);
+    const step = strip > 1 ? strip : form.layout === 'row-pairs' || m.regions.zeros !== null ? 8 : 1;
+    const each = rows.pieceRows(step);
+    const pitch = (m.columns + slack) * 4;
+    const work = arena.take(strip * pitch);
+    const scratch = arena.take(Math.max(z.pitch, 256) + 64);
+    const codes = arena.take(each * z.pitch);
+    const strips = Math.ceil(each / strip);
+    const scales = arena.take(strips * scaleRow);
+    const zeroRow = form.zero ? z.across : 0;
+    const zeros = arena.take(each * zeroRow);
+    const packed =
+      form.layout === 'row-pairs' || form.zero ? arena.take(Math.max((each / 2) * m.columns, Math.ceil(each / 8) * z.across * 4)) : 0;
+    const sums = m.regions.sums ? arena.take(each * m.regions.sums.chunks * 4) : 0;
+    const weights = this.#weights(m);
+    const element = form.zero
+      ? elementOf.i4zero
+      : form.element === 'i4' && form.layout !== 'packed'
+        ? elementOf.i4bytes
+        : elementOf[form.element];
+    const search = form.search === 'absmax' ? 0 : 1;
+    // scales go out with their codes where these are few: then the file is hashed in order without reading it back
+    const held: Uint8Array[] = [];
+    let heldBytes = 0;
+    const later: (() => void)[] = [];
+    const padding = z.pitch * 2 - m.columns; // half bytes behind a row's last code
+    for (let first = 0; first < total; first += each) {
+      const n = Math.min(each, total - first);
+      rows.load(first, n);
+      const begin = performance.now();
+      if (form.element === 'i4' && form.layout === 'packed' && padding > 1) arena.bytes(codes, n * z.pitch).fill(form.zero ? 0 : 0x88);
+      const s = rows.source();
+      this.#kernels.convert(
+        s.kind,
+        s.at,
+        s.pitch,
+        n,
+        m.columns,
+        s.scales,
+        s.scaleKind,
+        s.scalePitch,
+        s.blockRows,
+        s.blockColumns,
+        s.row0,
+        element,
+        scaleKindOf[form.scale],
+        search,
+        strip,
+        block,
+        codes,
+        z.pitch,
+        scales,
+        scaleRow,
+        zeros,
+        zeroRow,
+        weights,
+        work,
+        pitch,
+        scratch,
+        figures,
+      );
+      const scaleBytes = Math.ceil(n / strip) * scaleRow;
+      if (m.regions.sums) this.#kernels.codeSums(codes, z.pitch, scales, sums, n, m.columns, m.regions.sums.chunks);
+      let codeBytes = arena.bytes(codes, n * z.pitch);
+      if (form.layout === 'row-pairs') {
+        this.#kernels.packRowPairs(codes, z.pitch, packed, n, m.columns);
+        codeBytes = arena.bytes(packed, (n / 2) * m.columns);
+      }
+      this.#clock.convert += performance.now() - begin;
+      out.write(m.regions.codes + (form.layout === 'row-pairs' ? first / 2 : first) * z.pitch, codeBytes);
+      const put = (region: number, bytes: Uint8Array): void => {
+        if (heldBytes + bytes.length > 1 << 22) out.write(region, bytes);
+        else {
+          const copy = bytes.slice();
+          heldBytes += copy.length;
+          held.push(copy);
+          later.push(() => out.write(region, copy));
+        }
+      };
+      put((m.regions.scales as number) + (first / strip) * scaleRow, arena.bytes(scales, scaleBytes));
+      if (m.regions.zeros !== null) {
+        this.#kernels.packZeros(zeros, packed, n, z.across);
+        put(m.regions.zeros + (first / 8) * z.across * 4, arena.bytes(packed, Math.ceil(n / 8) * z.across * 4));
+      }
+      if (m.regions.sums) put(m.regions.sums.at + first * m.regions.sums.chunks * 4, arena.bytes(sums, n * m.regions.sums.chunks * 4));
+    }
+    for (const write of later) write();
+  }
+
+  #weights(m: MatrixStep): number {
+    const v = m.statistics === null ? null : this.#o.statistics(m.statistics);
+    if (!v) return 0;
+    const at = this.#arena.take((m.columns + slack) * 4);
+    this.#arena.bytes(at, (m.columns + slack) * 4).fill(0);
+    new Float32Array(this.#arena.memory.buffer, at, m.columns).set(v);
+    return at;
+  }
+
+  /** Plain values and GGUF blocks: row by row from f32. */
+  #simple(m: MatrixStep, form: PlainForm | GgufForm, rows: Rows, figures: number, out: Output): void {
+    const arena = this.#arena;
+    const each = rows.pieceRows(1);
+    const pitch = (m.columns + slack) * 4;
+    const work = arena.take(each * pitch);
+    const rowBytes = form.kind === 'plain' ? (m.columns * elements[form.element].bits) / 8 : ggufRow(form.type, m.columns);
+    const codes = arena.take(each * rowBytes);
+    const weights = form.kind === 'gguf' ? this.#weights(m) : 0;
+    for (let first = 0; first < rows.count; first += each) {
+      const n = Math.min(each, rows.count - first);
+      rows.load(first, n);
+      const begin = performance.now();
+      rows.decode(this.#kernels, work, pitch, n);
+      this.encodeRows(form, work, pitch, n, m.columns, codes, rowBytes, weights, figures);
+      this.#clock.convert += performance.now() - begin;
+      out.write(m.regions.codes + first * rowBytes, arena.bytes(codes, n * rowBytes));
+    }
+  }
+  /** Rows of f32 at `work` to their bytes at `codes`. */
+  encodeRows(
+    form: PlainForm | GgufForm,
+    work: number,
+    pitch: number,
+    n: number,
+    columns: number,
+    codes: number,
+    rowBytes: number,
+    weights: number,
+    figures: number,
+  ): void {
+    const k = this.#kernels;
+    if (form.kind === 'plain') {
+      const to = { bf16: 0, f16: 1, f32: 2 }[form.element];
+      for (let r = 0; r < n; r++) k.encodePlain(to, work + r * pitch, columns, codes + r * rowBytes, figures);
+    } else if (form.type === 'MXFP4') {
+      // 16 bytes in a row's order and a scale, then GGUF's order behind the scale
+      const scratch = this.#arena.take(columns + 64);
+      const scales = this.#arena.take(columns / 32 + 64);
+      for (let r = 0; r < n; r++) {
+        k.encodeStrip(
+          elementOf.f4e2m1,
+          scaleKindOf.e8m0,
+          form.search === 'absmax' ? 0 : 1,
+          work + r * pitch,
+          pitch,
+          1,
+          columns,
+          32,
+          scratch,
+          columns / 2,
+          scales,
+          0,
+          weights,
+          scratch,
+          figures,
+        );
+        const row = new Uint8Array(k.memory.buffer);
+        for (let b = 0; b < columns / 32; b++) {
+          row[codes + r * rowBytes + b * 17] = row[scales + b] as number;
+          k.mxfp4Order(scratch + b * 16, codes + r * rowBytes + b * 17 + 1);
+        }
+      }
+    } else
+      for (let r = 0; r < n; r++)
+        k.encodeGguf(
+          form.type === 'Q8_0' ? 0 : 1,
+          form.search === 'absmax' ? 0 : 1,
+          work + r * pitch,
+          columns,
+          codes + r * rowBytes,
+          weights,
+          figures,
+        );
+  }
+
+  /** A block of rows turned in memory before it is written: all of it at once. */
+  #turned(m: MatrixStep, rows: Rows, figures: number, out: Output): void {
+    const form = m.form;
+    if (form.kind !== 'plain' && form.kind !== 'gguf') throw new Error('turned blocks are written plain or in GGUF blocks');
+    const arena = this.#arena;
+    const n = rows.count;
+    const [outRows, columns] = m.turn === 'transpose' ? [m.columns, n] : [n, m.columns];
+    const pitch = (m.columns + slack) * 4;
+    const outPitch = (columns + slack) * 4;
+    rows.pieceRows(n);
+    const work = arena.take(n * pitch);
+    const turned = arena.take(outRows * outPitch);
+    const rowBytes = form.kind === 'plain' ? (columns * elements[form.element].bits) / 8 : ggufRow(form.type, columns);
+    const codes = arena.take(outRows * rowBytes);
+    rows.load(0, n);
+    rows.decode(this.#kernels, work, pitch, n);
+    const f = new Float32Array(arena.memory.buffer);
+    f.fill(0, turned / 4, (turned + outRows * outPitch) / 4);
+    for (let r = 0; r < n; r++)
+      for (let c = 0; c < m.columns; c++) {
+        const v = f[(work + r * pitch) / 4 + c] as number;
+        if (m.turn === 'transpose') f[(turned + c * outPitch) / 4 + r] = v;
+        else f[(turned + (r < n / 2 ? 2 * r : 2 * (r - n / 2) + 1) * outPitch) / 4 + c] = v;
+      }
+    this.encodeRows(form, turned, outPitch, outRows, columns, codes, rowBytes, 0, figures);
+    out.write(m.regions.codes, arena.bytes(codes, outRows * rowBytes));
+  }
+
+  /** Rows whose errors move to the columns that follow; the whole matrix is in memory. */
+  #gptq(m: MatrixStep, form: CodedForm, rows: Rows, figures: number, out: Output): void {
+    const arena = this.#arena;
+    const n = rows.count;
+    const pitch = (m.columns + slack) * 4;
+    rows.pieceRows(n);
+    const work = arena.take(n * pitch);
+    rows.load(0, n);
+    rows.decode(this.#kernels, work, pitch, n);
+    const values = new Float32Array(n * m.columns);
+    const f = new Float32Array(arena.memory.buffer);
+    for (let r = 0; r < n; r++) values.set(f.subarray((work + r * pitch) / 4, (work + r * pitch) / 4 + m.columns), r * m.columns);
+    const done = gptqRows(values, n, m.columns, form, this.#o.statistics(`gram:${m.statistics}`) as Float32Array);
+    out.write(m.regions.codes, done.codes);
+    out.write(m.regions.scales as number, done.scales);
+    new Float64Array(arena.memory.buffer, figures, figureBytes / 8).set(done.figures);
+  }
+}
+
+/** The source rows of a matrix, loaded a piece at a time. */
+class Rows {
+  readonly count: number;
+  readonly #stream: Stream;
+  readonly #arena: Arena;
+  readonly #m: MatrixStep;
+  readonly #pitch: number;
+  readonly #limit: number;
+  readonly #codeHash = createHash('sha256');
+  readonly #scaleHash: Hash | null;
+  #at = 0;
+  #scales = 0;
+  #loaded = 0;
+  #wholeScales = false;
+  readonly #scalePitch: number;
+  readonly #s: Storage;
+
+  constructor(stream: Stream, arena: Arena, m: MatrixStep, limit: number) {
+    this.#stream = stream;
+    this.#arena = arena;
+    this.#m = m;
+    this.#s = m.storage;
+    this.#limit = limit;
+    const [from, to] = m.take ?? [0, m.rows];
+    this.count = to - from;
+    this.#pitch = Math.ceil((m.columns * elements[m.storage.element].bits) / 8);
+    this.#scaleHash = m.part.scale && m.take === null ? createHash('sha256') : null;
+    this.#scalePitch = m.storage.kind === 'scaled' ? (scaleShape(m.storage, 1, m.columns)[1] * elements[m.storage.scale].bits) / 8 : 0;
+  }
+  /** Rows of a piece: a multiple of `step`, at least that many. Room for them is taken. */
+  pieceRows(step: number): number {
+    const rows = Math.min(Math.ceil(this.count / step) * step, Math.max(1, Math.floor(this.#limit / this.#pitch / step)) * step);
+    this.#at = this.#arena.take(rows * this.#pitch);
+    if (this.#s.kind === 'scaled') {
+      this.#wholeScales = this.#s.block[0] > 1;
+      const down = this.#wholeScales ? Math.ceil(this.#m.rows / this.#s.block[0]) : rows;
+      this.#scales = this.#arena.take(down * this.#scalePitch);
+      const scale = this.#m.part.scale;
+      if (this.#wholeScales && scale)
+        this.#stream.piece(scale.file, this.#scales, scale.bytes[1] - scale.bytes[0], scale.bytes[0], this.#scaleHash);
+    }
+    return rows;
+  }
+  load(first: number, n: number): void {
+    const m = this.#m;
+    const row = (m.take?.[0] ?? 0) + first;
+    this.#stream.piece(
+      m.part.file,
+      this.#at,
+      n * this.#pitch,
+      m.part.bytes[0] + row * this.#pitch,
+      m.take === null ? this.#codeHash : null,
+    );
+    if (m.part.scale && !this.#wholeScales)
+      this.#stream.piece(
+        m.part.scale.file,
+        this.#scales,
+        n * this.#scalePitch,
+        m.part.scale.bytes[0] + row * this.#scalePitch,
+        this.#scaleHash,
+      );
+    this.#loaded = row;
+  }
+  source(): {
+    readonly kind: number;
+    readonly at: number;
+    readonly pitch: number;
+    readonly scales: number;
+    readonly scaleKind: number;
+    readonly scalePitch: number;
+    readonly blockRows: number;
+    readonly blockColumns: number;
+    readonly row0: number;
+  } {
+    const s = this.#s;
+    const kind = decoderOf[s.element as keyof typeof decoderOf];
+    if (kind === undefined) throw new Error(`${s.element} is not decoded`);
+    const common = { kind, at: this.#at, pitch: this.#pitch };
+    if (s.kind === 'plain') return { ...common, scales: 0, scaleKind: 0, scalePitch: 0, blockRows: 1, blockColumns: 0, row0: 0 };
+    const skipped = this.#wholeScales ? Math.floor(this.#loaded / s.block[0]) : 0;
+    return {
+      ...common,
+      scales: this.#scales + skipped * this.#scalePitch,
+      scaleKind: scaleKindOf[s.scale],
+      scalePitch: this.#scalePitch,
+      blockRows: s.block[0],
+      blockColumns: s.block[1],
+      row0: this.#wholeScales ? this.#loaded % s.block[0] : 0,
+    };
+  }
+  decode(k: Kernels, work: number, pitch: number, n: number): void {
+    const s = this.source();
+    k.decodeRows(
+      s.kind,
+      s.at,
+      s.pitch,
+      work,
+      pitch,
+      n,
+      this.#m.columns,
+      s.scales,
+      s.scaleKind,
+      s.scalePitch,
+      s.blockRows,
+      s.blockColumns,
+      s.row0,
+    );
+  }
+  digests(): readonly (readonly [string, string])[] {
+    const p = this.#m.part;
+    const codes = [p.tensor, this.#codeHash.digest('hex')] as const;
+    return p.scale && this.#scaleHash ? [codes, [p.scale.tensor, this.#scaleHash.digest('hex')]] : [codes];
+  }
+}
