@@ -182,9 +182,17 @@ for (const scheme of o.schemes.split(',') as ('none' | 'int8' | 'int4')[]) {
   const out = join(o.dir, scheme);
   const limits = { context: 1024, sequences: 1, chunk: Number(o.prompt) } as const;
   const options = { ...limits, state: 'f32', mtp: 'drop', allowPhantomKeys: false } as const;
-  compile(
+  await compile(
     model,
-    { ...options, out, targets: ['cpu'], quantise: scheme, weights: 'auto', force: true, version: 'bench' },
+    {
+      ...options,
+      out,
+      targets: ['cpu'],
+      quantise: scheme === 'none' ? 'none' : `fixtures/recipes/all-${scheme}.json`,
+      weights: 'auto',
+      force: true,
+      version: 'bench',
+    },
     { step: t => process.stderr.write(`${scheme}: ${t}\n`), at: () => undefined },
   );
   const native = join(out, 'cpu', 'native');

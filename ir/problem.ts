@@ -63,3 +63,7 @@ export function showProblem(p: Problem): string {
     ...(p.next ? [`${p.next}   hkgai explain ${p.code}`] : [`hkgai explain ${p.code}`]),
   ].join('\n');
 }
+
+/** A path that does not exist: said by the command line and by what opens directories. */
+export const notThere = (path: string): Problem =>
+  problem('HK3900', `${path} is not there`, { places: [{ file: path }], next: 'Check the path.' });

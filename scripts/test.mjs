@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { buildWasm } from './wasm.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const args = process.argv.slice(2);
@@ -15,4 +16,5 @@ if (args.length === 0) {
   run('types', [join(root, 'node_modules/typescript/bin/tsc'), '--noEmit']);
   run('build', [join(root, 'scripts/build.mjs')]);
 }
+if (args.length > 0) await buildWasm();
 run(args.length === 0 ? 'tests' : '', ['--experimental-vm-modules', '--no-warnings', join(root, 'node_modules/jest/bin/jest.js'), ...args]);

@@ -1,23 +1,32 @@
 // checkpoint -> graph -> passes -> kernels -> a bundle. The story of the program on one screen; the rest of the file is its sentences.
 
 import { createHash } from 'node:crypto';
-import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-import { type Graph, inputsOf, type Limits, type ValueOf } from '../ir/graph.js';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { formName } from '../ir/form.js';
+import type { Graph, Limits } from '../ir/graph.js';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Program } from '../ir/program.js';
 import { bf16, f16, f32 } from '../ir/storage.js';
 import { verify } from '../ir/verify.js';
+import type { EngineFormat, EngineModel, Recipe } from '../targets/engine.js';
 import { targets } from '../targets/index.js';
-import type { Target, WeightFile } from '../targets/target.js';
-import { checkOutput, linkOrCopy, stage, writeText } from './bundle/directory.js';
+import type { Chip, Target, WeightFile } from '../targets/target.js';
+import { Cache } from './bundle/cache.js';
+import { checkOutput, writeText } from './bundle/directory.js';
+import { baselineOf, digest, type Figures, gate, readBaseline } from './bundle/ledger.js';
 import { type Manifest, type TargetEntry, writeManifest } from './bundle/manifest.js';
+import { type Fingerprint, openWork, type Work } from './bundle/work.js';
 import type { ModelConfig } from './checkpoint/config.js';
 import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
+import { account, checkEngine, type EngineOptions, kernelsDigest, rememberMade, writeCompanions, writeWeights } from './engine.js';
+import { type EnginePlan, planEngine } from './engine-plan.js';
+import { type Sources, sourcesOf } from './logical.js';
 import { type BuildOptions, buildModel, defaultLimits, type Model } from './models/index.js';
-import { type Form, type Requantised, rewriteCheckpoint } from './numeric/rewrite.js';
+import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions } from './passes/index.js';
+import { findRecipe, type Resolution, resolve } from './recipe.js';
 
 export { targets } from '../targets/index.js';
 
@@ -25,9 +34,14 @@ export interface CompileOptions {
   readonly out: string;
   /** target or target:chip. */
   readonly targets: readonly string[];
-  readonly quantise: 'none' | 'int8' | 'int4';
+  /** Name or file of a recipe; null takes each target's own. */
+  readonly quantise: string | null;
+  /** Name of an engine format; null takes the target's first. */
+  readonly format?: string | null;
+  readonly search?: 'absmax' | 'mse' | 'gptq';
   readonly state: 'f32' | 'bf16' | 'f16';
-  readonly mtp: 'keep' | 'drop';
+  /** null leaves it to the recipe. */
+  readonly mtp: 'keep' | 'quantise' | 'drop' | null;
   readonly weights: 'auto' | 'link' | 'copy';
   readonly context?: number;
   readonly sequences: number;
@@ -36,10 +50,43 @@ export interface CompileOptions {
   readonly allowPhantomKeys: boolean;
   readonly version: string;
   readonly passes?: PassOptions;
+  /** Threads of the numeric core: null chooses, 0 stays in this one. */
+  readonly jobs?: number | null;
+  /** Bytes of memory that the compile may take. */
+  readonly maxMemory?: number | null;
+  /** Discard an unfinished run of another command. */
+  readonly restart?: boolean;
+  /** Text that activation statistics are gathered from. */
+  readonly calibration?: string | null;
+  /** Bits a weight that all matrices may take on average. */
+  readonly budget?: number | null;
+  /** Baseline file that error figures are held against. */
+  readonly gate?: string | null;
+  /** Where to write the error figures as a baseline. */
+  readonly baseline?: string | null;
+  /** Neither read nor write the cache of digests and files. */
+  readonly noCache?: boolean;
+  readonly signal?: AbortSignal;
 }
 export interface Watch {
   step(text: string): void;
   at(done: number, total: number): void;
+}
+export interface Compiled {
+  readonly manifest: Manifest;
+  /** By target directory. */
+  readonly engines: Readonly<
+    Record<
+      string,
+      {
+        readonly figures: ReadonlyMap<string, Figures>;
+        readonly resumed: number;
+        readonly cached: number;
+        readonly files: number;
+        readonly source: number;
+      }
+    >
+  >;
 }
 
 const unknownTarget = (name: string): Problem =>
@@ -49,10 +96,10 @@ const unknownTarget = (name: string): Problem =>
       .join(', ')}.`,
     next: 'hkgai targets lists them.',
   });
-const noNative = (t: Target): Problem =>
-  problem('HK4201', `${t.name} has kernels but no whole program yet`, {
-    why: `Its kernels print in ${t.language}; ${t.proved}.`,
-    next: 'Compile for cpu.',
+const unknownFormat = (target: Target, name: string): Problem =>
+  problem('HK2604', `${name} is no engine format of ${target.name}`, {
+    why: `Formats: ${target.engines.formats.map(f => f.name).join(', ')}.`,
+    next: 'Choose one of these with --format.',
   });
 const contextTooLong = (asked: number, most: number): Problem =>
   problem('HK2202', `--context ${asked} is longer than the ${most} positions that the model was made for`, { next: 'Ask for less.' });
@@ -64,155 +111,265 @@ const chunkTooLong = (asked: number): Problem =>
     why: 'A longer prompt is read in several calls.',
     next: 'Ask for less.',
   });
+const interrupted = (out: string, done: number, all: number): Problem => ({
+  ...problem('HK9130', 'Interrupted; what is finished is kept', {
+    why: `${done} of ${all} weight files are done and lie beside ${out}.`,
+    next: 'Run the same command again: it goes on from there.',
+  }),
+  exit: 130,
+});
+
+/** One target of a compile, before anything is written. */
+export interface Aim {
+  readonly target: Target;
+  readonly chip: Chip;
+  /** Inside the bundle. */
+  readonly directory: string;
+  readonly format: EngineFormat;
+  readonly recipe: Recipe;
+  readonly resolution: Resolution;
+  readonly plan: EnginePlan;
+}
+export interface Prepared {
+  readonly checkpoint: Checkpoint;
+  readonly model: Model;
+  readonly sources: Sources;
+  readonly engineModel: EngineModel;
+  readonly aims: readonly Aim[];
+}
+
+/** Headers, graph, recipe and plan of every target: all that can be refused is refused here, before a byte is written. */
+export async function prepare(modelDir: string, o: CompileOptions, watch: Watch): Promise<Prepared> {
+  const chosen = o.targets.map(resolveTarget);
+  watch.step(`read the headers of ${modelDir}`);
+  const checkpoint = openCheckpoint(modelDir, { allowPhantomKeys: o.allowPhantomKeys });
+  buildOptions(checkpoint.config, o); // refuses limits that cannot be
+  const model = buildModel(checkpoint.config, checkpoint.tensors);
+  const sources = sourcesOf(checkpoint.config, model, checkpoint.tensors);
+  const engineModel: EngineModel = {
+    modelType: checkpoint.config.family,
+    layers: checkpoint.config.layers,
+    tensors: sources.tensors.map(t => t.logical),
+  };
+  const aims: Aim[] = [];
+  for (const { target, chip } of chosen) {
+    const asked = o.format ?? target.engines.formatOf[o.quantise ?? target.engines.recipe];
+    const format = asked ? target.engines.formats.find(f => f.name === asked) : target.engines.formats[0];
+    if (!format) throw new Refusal([unknownFormat(target, o.format as string)]);
+    const wishes = { ...(o.mtp ? { mtp: o.mtp } : {}), ...(o.search ? { search: o.search } : {}) };
+    let recipe = findRecipe(o.quantise ?? target.engines.recipe, target.name, target.engines, wishes);
+    if (o.budget) {
+      watch.step(`measure what each role can bear, for ${o.budget} bits a weight`);
+      const { budgeted } = await import('./budget.js');
+      recipe = await budgeted(checkpoint, sources, target, chip.name, format, recipe, o.budget);
+    }
+    const resolution = resolve(recipe, sources.tensors, format, engineModel, target.name, chip.name, false);
+    const plan = planEngine(checkpoint, sources, resolution, format);
+    aims.push({
+      target,
+      chip,
+      directory: chip.name === target.chips[0]?.name ? target.name : `${target.name}-${chip.name}`,
+      format,
+      recipe,
+      resolution,
+      plan,
+    });
+  }
+  return { checkpoint, model, sources, engineModel, aims };
+}
 
 /** Compile a checkpoint into a bundle at options.out. Nothing appears there unless all of it does. */
-export function compile(modelDir: string, options: CompileOptions, watch: Watch): Manifest {
-  const chosen = options.targets.map(resolveTarget);
-  checkOutput(options.out, modelDir, options.force);
-  watch.step(`read the headers of ${modelDir}`);
-  const checkpoint = openCheckpoint(modelDir, { allowPhantomKeys: options.allowPhantomKeys });
-  const build = buildOptions(checkpoint.config, options);
-  const model = buildModel(checkpoint.config, checkpoint.tensors, build);
-  const staging = stage(options.out);
+export async function compile(modelDir: string, o: CompileOptions, watch: Watch): Promise<Compiled> {
+  checkOutput(o.out, modelDir, o.force);
+  const baseline = o.gate ? readBaseline(o.gate) : null;
+  const p = await prepare(modelDir, o, watch);
+  const statistics = o.calibration ? await calibrated(p, o, watch) : {};
+  const work = openWork(o.out, fingerprint(p, o), o.restart === true);
   try {
-    const entries: TargetEntry[] = [];
-    for (const { target, chip } of chosen) {
-      const directory = chip === target.chips[0]?.name ? target.name : `${target.name}-${chip}`;
-      const engine = join(staging.dir, directory, 'engine');
-      const notes = writeEngine(checkpoint, model, options, engine, watch);
-      watch.step(`plan and print the ${target.name} program`);
-      const program = plan(engine, options);
-      for (const f of (target.native as NonNullable<Target['native']>)(program, weightFiles(engine, program)))
-        writeText(join(staging.dir, directory), `native/${f.path}`, f.text, f.executable === true);
-      entries.push({
-        target: target.name,
-        chip,
-        directory,
-        verified: { reference: null, emulated: null, compiled: null, device: null },
-        notes,
-      });
+    const done = await build(p, o, statistics, work, watch);
+    if (baseline) {
+      const worse = Object.values(done.engines).flatMap(e => gate(e.figures, baseline));
+      if (worse.length) throw new Refusal(worse);
     }
-    watch.step('hash and record every file');
-    const manifest = writeManifest(staging.dir, describe(checkpoint, model, build.limits, options, entries));
-    staging.commit();
-    return manifest;
+    work.commit();
+    finish(p, o, done);
+    return { manifest: done.manifest, engines: done.engines };
   } catch (e) {
-    staging.abandon();
+    const io = e as NodeJS.ErrnoException;
+    if (e instanceof Interrupted) {
+      work.leave();
+      const all = p.aims.reduce((n, a) => n + a.plan.files.length, 0);
+      throw new Refusal([interrupted(o.out, countDone(work), all)]);
+    }
+    // a full or failing disk leaves what is finished for the same command; what is wrong with the input will not be better next time
+    if (io?.syscall && io.code) work.leave();
+    else work.abandon();
     throw e;
   }
 }
+const countDone = (w: Work): number => readFileSync(join(w.tree, '../journal.jsonl'), 'utf8').trim().split('\n').length - 1;
 
-function resolveTarget(asked: string): { readonly target: Target; readonly chip: string } {
+interface Built extends Compiled {
+  readonly remember: readonly (() => void)[];
+}
+async function build(
+  p: Prepared,
+  o: CompileOptions,
+  statistics: Readonly<Record<string, Float32Array>>,
+  work: Work,
+  watch: Watch,
+): Promise<Built> {
+  const cache = o.noCache ? null : new Cache();
+  const entries: TargetEntry[] = [];
+  const known = new Map<string, { readonly sha256: string; readonly bytes: number }>();
+  const engines: Record<string, Compiled['engines'][string]> = {};
+  const remember: (() => void)[] = [];
+  const options: EngineOptions = {
+    jobs: o.jobs ?? null,
+    maxMemory: o.maxMemory ?? null,
+    statistics,
+    weights: o.weights,
+    cache,
+    signal: o.signal ?? new AbortController().signal,
+  };
+  for (const a of p.aims) {
+    const at = join(work.tree, a.directory);
+    sweep(at, a.plan);
+    mkdirSync(join(at, 'engine'), { recursive: true });
+    const key = recipeKey(statistics);
+    watch.step(
+      a.plan.linked
+        ? `bring the weights for ${a.target.name}, byte for byte`
+        : `write ${a.format.name} for ${a.target.name} (${a.recipe.name})`,
+    );
+    const { results, resumed, cached } = await writeWeights(p.checkpoint, a.plan, work, `${a.directory}/engine`, key, options, watch);
+    writeCompanions(p.checkpoint, a.plan, a.resolution, a.format, join(at, 'engine'), {
+      recipe: a.recipe,
+      allowPhantomKeys: o.allowPhantomKeys,
+    });
+    const { totals, figures } = account(p.checkpoint, a.plan, results, join(at, 'ledger.jsonl'));
+    writeText(at, 'recipe.json', `${JSON.stringify({ ...a.recipe, resolved: resolved(a.resolution) }, null, 2)}\n`);
+    for (const r of results.values()) known.set(`${a.directory}/engine/${r.path}`, { sha256: r.sha256, bytes: r.bytes });
+    watch.step(`hold ${a.directory}/engine against the rules of ${a.format.name}`);
+    const kept = { ...p.engineModel, tensors: a.resolution.chosen.map(x => x.tensor) };
+    const broken = checkEngine(join(at, 'engine'), a.format, kept, a.chip.name);
+    if (broken.length) throw new Refusal(broken);
+    const notes = [...a.resolution.notes];
+    if (a.target.native && !a.chip.engineOnly) {
+      watch.step(`plan and print the ${a.target.name} program`);
+      const program = plan(join(at, 'engine'), { ...o, mtp: a.recipe.mtp });
+      for (const f of a.target.native(program, weightFiles(join(at, 'engine'), program)))
+        writeText(at, `native/${f.path}`, f.text, f.executable === true);
+    } else notes.push(`No native program for ${a.target.name}:${a.chip.name} yet; engine/ is for ${a.format.readers}.`);
+    entries.push({
+      target: a.target.name,
+      chip: a.chip.name,
+      directory: a.directory,
+      engine: { format: a.format.name, recipe: a.recipe.name, readers: a.format.readers, totals },
+      verified: { reference: null, emulated: null, compiled: null, device: null },
+      notes,
+    });
+    engines[a.directory] = { figures, resumed, cached, files: a.plan.files.length, source: a.plan.files.reduce((n, f) => n + f.source, 0) };
+    if (cache) remember.push(() => rememberMade(p.checkpoint, a.plan, join(o.out, a.directory, 'engine'), key, results, cache));
+  }
+  watch.step('hash and record every file');
+  const limits = buildOptions(p.checkpoint.config, o).limits;
+  const manifest = writeManifest(work.tree, describe(p, limits, o, entries), known);
+  return { manifest, engines, remember };
+}
+/** After the bundle is in place: what its files were made of, and the figures as a baseline. */
+function finish(_p: Prepared, o: CompileOptions, done: Built): void {
+  for (const r of done.remember) r();
+  if (o.baseline) {
+    const all = new Map(Object.values(done.engines).flatMap(e => [...e.figures]));
+    mkdirSync(join(o.baseline, '..'), { recursive: true });
+    rmSync(o.baseline, { force: true });
+    writeText(join(o.baseline, '..'), basename(o.baseline), `${JSON.stringify(baselineOf(all), null, 2)}\n`);
+  }
+}
+/** Remove what an earlier, interrupted run of the same command left besides finished weight files: it is made again. */
+function sweep(at: string, plan: EnginePlan): void {
+  if (!existsSync(at)) return;
+  for (const f of ['recipe.json', 'ledger.jsonl', 'native']) rmSync(join(at, f), { recursive: true, force: true });
+  const weights = new Set(plan.files.map(f => f.path));
+  for (const f of readdirSync(join(at, 'engine')))
+    if (!weights.has(f) || plan.linked) rmSync(join(at, 'engine', f), { recursive: true, force: true });
+  rmSync(join(at, '..', 'bundle.json'), { force: true });
+}
+/** What a resolved recipe came to: forms by role, with how many tensors each. */
+function resolved(r: Resolution): readonly { readonly role: string; readonly form: string; readonly tensors: number }[] {
+  const count = new Map<string, { readonly role: string; readonly form: string; tensors: number }>();
+  for (const x of r.chosen) {
+    const form = formName(x.form);
+    const seen = count.get(`${x.tensor.role} ${form}`) ?? { role: x.tensor.role, form, tensors: 0 };
+    seen.tensors++;
+    count.set(`${x.tensor.role} ${form}`, seen);
+  }
+  return [...count.values()].sort((a, b) => (a.role + a.form < b.role + b.form ? -1 : 1));
+}
+/** What of a run besides its steps changes bytes: the statistics. */
+const recipeKey = (statistics: Readonly<Record<string, Float32Array>>): string => {
+  const h = createHash('sha256');
+  for (const k of Object.keys(statistics).sort())
+    h.update(k).update(new Uint8Array(statistics[k]!.buffer, statistics[k]!.byteOffset, statistics[k]!.byteLength));
+  return h.digest('hex');
+};
+
+/** Everything that decides about the output's bytes, by name. */
+function fingerprint(p: Prepared, o: CompileOptions): Fingerprint {
+  const files = p.checkpoint.files.map(f => {
+    const s = statSync(join(p.checkpoint.dir, f), { bigint: true });
+    return `${f} ${s.size} ${s.mtimeNs}`;
+  });
+  return {
+    version: `${o.version} ${kernelsDigest()}`,
+    model: digest(
+      `${[...files, ...[...p.checkpoint.tensors.values()].map(t => `${t.name} ${t.dtype} ${t.shape.join()} ${t.file} ${t.bytes.join()}`)].join('\n')}${readFileSync(join(p.checkpoint.dir, 'config.json'), 'utf8')}`,
+    ),
+    targets: p.aims.map(a => `${a.target.name}:${a.chip.name} ${a.format.name}`).join(', '),
+    recipe: digest(JSON.stringify(p.aims.map(a => a.recipe))),
+    calibration: o.calibration ? digest(readFileSync(o.calibration, 'utf8')) : 'none',
+    limits: JSON.stringify([o.state, o.context ?? null, o.sequences, o.chunk, o.weights, o.allowPhantomKeys]),
+  };
+}
+
+async function calibrated(p: Prepared, o: CompileOptions, watch: Watch): Promise<Readonly<Record<string, Float32Array>>> {
+  watch.step(`run the model over ${o.calibration} for activation statistics`);
+  const { gather } = await import('./calibrate.js');
+  const gram = p.aims.some(a => a.recipe.rules.some(r => r.search === 'gptq'));
+  const s = await gather(p.checkpoint, o.calibration as string, gram, (done, total) => watch.at(done, total));
+  for (const a of p.aims) (a.resolution.notes as string[]).push(...s.notes);
+  return s.statistics;
+}
+
+function resolveTarget(asked: string): { readonly target: Target; readonly chip: Chip } {
   const [name, chip] = asked.split(':', 2) as [string, string | undefined];
   const target = Object.hasOwn(targets, name) ? targets[name] : undefined;
   const found = chip === undefined ? target?.chips[0] : target?.chips.find(c => c.name === chip);
   if (!target || !found) throw new Refusal([unknownTarget(asked)]);
-  if (!target.native) throw new Refusal([noNative(target)]);
-  return { target, chip: found.name };
+  return { target, chip: found };
 }
 
-export function buildOptions(
-  config: ModelConfig,
-  o: Pick<CompileOptions, 'context' | 'sequences' | 'chunk' | 'mtp' | 'state'>,
-): BuildOptions {
+/** What of the options a graph is built with. */
+export type Limited = Pick<CompileOptions, 'context' | 'sequences' | 'chunk' | 'mtp' | 'state'>;
+export function buildOptions(config: ModelConfig, o: Limited): BuildOptions {
   if (o.context !== undefined && o.context > config.maxPositions) throw new Refusal([contextTooLong(o.context, config.maxPositions)]);
   if (o.chunk > mostRows) throw new Refusal([chunkTooLong(o.chunk)]);
   const context = o.context ?? defaultLimits(config).context;
   const tokens = Math.min(o.chunk, context);
   return {
     limits: { tokens, wanted: tokens, sequences: o.sequences, context },
-    mtp: o.mtp === 'keep',
+    mtp: o.mtp !== 'drop',
     state: { f32, bf16, f16 }[o.state],
     fakeQuant: false,
   };
 }
 
 /** The graph of a checkpoint on disk, through the passes, as launches with places in memory. */
-export function plan(
-  dir: string,
-  options: Pick<CompileOptions, 'context' | 'sequences' | 'chunk' | 'mtp' | 'state' | 'passes' | 'allowPhantomKeys'>,
-): Program {
+export function plan(dir: string, options: Limited & Pick<CompileOptions, 'passes' | 'allowPhantomKeys'>): Program {
   const c = openCheckpoint(dir, { allowPhantomKeys: options.allowPhantomKeys });
   const { graph } = buildModel(c.config, c.tensors, buildOptions(c.config, options));
   return lower(graph, { verify: g => verify(g), ...options.passes });
-}
-
-// ---- engine/: the weights and what belongs to them
-
-const companions = [
-  'generation_config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'chat_template.jinja',
-  'chat_template.json',
-  'added_tokens.json',
-];
-const indexName = 'model.safetensors.index.json';
-
-/** Weights as they are by link or copy, or written again in another storage. Returns notes. */
-function writeEngine(c: Checkpoint, model: Model, options: CompileOptions, engine: string, watch: Watch): readonly string[] {
-  mkdirSync(engine, { recursive: true });
-  for (const f of companions) if (existsSync(join(c.dir, f))) copyFileSync(join(c.dir, f), join(engine, f));
-  if (options.quantise === 'none') {
-    watch.step('bring the weights, byte for byte');
-    for (const f of c.files) linkOrCopy(join(c.dir, f), join(engine, f), options.weights);
-    copyFileSync(join(c.dir, 'config.json'), join(engine, 'config.json'));
-    if (existsSync(join(c.dir, indexName))) {
-      if (options.allowPhantomKeys) writeText(engine, indexName, indexWithout(readFileSync(join(c.dir, indexName), 'utf8'), c.tensors));
-      else copyFileSync(join(c.dir, indexName), join(engine, indexName));
-    }
-    return [];
-  }
-  const form: Form = options.quantise === 'int8' ? { to: 'int8' } : { to: 'int4', group: 32 };
-  const { matrices, kept } = requantised(model.graph, form);
-  watch.step(`write ${matrices.size} matrices in ${options.quantise}`);
-  const gone = new Set(options.mtp === 'drop' ? model.unused.map(u => u.tensor) : []);
-  const tensors = [...c.tensors.values()].filter(t => !gone.has(t.name));
-  const { files, bytes } = rewriteCheckpoint(c.dir, engine, tensors, matrices, (done, total) => watch.at(done, total));
-  if (files.size > 1 || existsSync(join(c.dir, indexName))) {
-    const map = Object.fromEntries(
-      [...files].flatMap(([file, list]) => list.map(t => [t.name, file] as const)).sort(([a], [b]) => (a < b ? -1 : 1)),
-    );
-    writeText(engine, indexName, JSON.stringify({ metadata: { total_size: bytes }, weight_map: map }, null, 2) + '\n');
-  }
-  writeText(engine, 'config.json', configAfter(readFileSync(join(c.dir, 'config.json'), 'utf8'), options.mtp === 'drop'));
-  return kept.length ? [`Left as they are, since int4 wants columns in eights: ${kept.join(', ')}.`] : [];
-}
-
-/** An index without the keys that no shard holds: the bundle does not promise what it does not have. */
-function indexWithout(source: string, tensors: ReadonlyMap<string, unknown>): string {
-  const index = JSON.parse(source) as { weight_map: Record<string, string> };
-  return `${JSON.stringify({ ...index, weight_map: Object.fromEntries(Object.entries(index.weight_map).filter(([k]) => tensors.has(k))) }, null, 2)}\n`;
-}
-
-/** The large matrices: all but embeddings, heads, router gates, the index's weights and MTP's merge. */
-const large = (tensor: string): boolean =>
-  /\.weight(_packed)?$/.test(tensor) && !/(^|\.)(embed_tokens|embed|lm_head|head|gate|weights_proj|eh_proj)\.weight$/.test(tensor);
-function requantised(graph: Graph, form: Form): { readonly matrices: ReadonlyMap<string, Requantised>; readonly kept: readonly string[] } {
-  const matrices = new Map<string, Requantised>();
-  const kept: string[] = [];
-  const multiplied = new Set(
-    graph.values.flatMap(v => (v.op === 'gather' ? [] : inputsOf(v).flatMap(([, i]) => (i.op === 'weight' ? [i.name] : [])))),
-  );
-  for (const w of graph.values.filter((v): v is ValueOf<'weight'> => v.op === 'weight' && multiplied.has(v.name))) {
-    const shape = w.type.shape as readonly number[];
-    if (shape.length < 2 || !w.origin.parts.every(p => large(p.tensor))) continue;
-    const [rows, columns] = shape.slice(-2) as [number, number];
-    if (form.to === 'int4' && columns % 8 !== 0) kept.push(w.name);
-    else for (const part of w.origin.parts) matrices.set(part.tensor, { part, storage: w.type.storage, rows, columns, form });
-  }
-  return { matrices, kept };
-}
-/** The config of rewritten weights: nothing said of the old storage, and no MTP where it was dropped. */
-function configAfter(source: string, noMtp: boolean): string {
-  const c = JSON.parse(source) as Record<string, unknown>;
-  for (const o of [c, c.text_config as Record<string, unknown> | undefined]) {
-    if (!o) continue;
-    delete o.quantization_config;
-    if (noMtp && 'num_nextn_predict_layers' in o) o.num_nextn_predict_layers = 0;
-  }
-  return JSON.stringify(c, null, 2) + '\n';
 }
 
 /** The files a program's weights lie in, with the hash of each header. */
@@ -244,13 +401,8 @@ export const parameters = (graph: Graph): number =>
     0,
   );
 
-function describe(
-  c: Checkpoint,
-  model: Model,
-  limits: Limits,
-  o: CompileOptions,
-  targetsDone: readonly TargetEntry[],
-): Omit<Manifest, 'files' | 'format'> {
+function describe(p: Prepared, limits: Limits, o: CompileOptions, targetsDone: readonly TargetEntry[]): Omit<Manifest, 'files' | 'format'> {
+  const c = p.checkpoint;
   const hash = createHash('sha256').update(readFileSync(join(c.dir, 'config.json')));
   let bytes = 0;
   for (const name of [...c.tensors.keys()].sort()) {
@@ -258,13 +410,15 @@ function describe(
     bytes += t.bytes[1] - t.bytes[0];
     hash.update(`${name} ${t.dtype} [${t.shape.join(',')}] ${t.file} ${t.bytes.join('-')}\n`);
   }
+  const recipes = [...new Set(p.aims.map(a => a.recipe.name))];
+  const mtp = [...new Set(p.aims.map(a => a.recipe.mtp))];
   return {
     hkgai: o.version,
-    model: { architecture: c.config.modelType, parameters: parameters(model.graph), vocabulary: c.config.vocab },
+    model: { architecture: c.config.modelType, parameters: parameters(p.model.graph), vocabulary: c.config.vocab },
     source: { digest: hash.digest('hex'), tensors: c.tensors.size, bytes },
-    recipe: { quantise: o.quantise, state: o.state, mtp: o.mtp, targets: [...o.targets] },
+    recipe: { quantise: recipes.join(', '), state: o.state, mtp: mtp.join(', '), targets: [...o.targets] },
     limits: { ...limits },
-    notes: [...c.notes, ...model.unused.map(u => `${u.tensor} is not used: ${u.reason}.`)],
+    notes: [...c.notes, ...p.model.unused.map(u => `${u.tensor} is not used: ${u.reason}.`)],
     targets: targetsDone,
   };
 }

@@ -96,7 +96,7 @@ export function runUntil(
     readonly context?: number;
     readonly sequences: number;
     readonly chunk: number;
-    readonly mtp: 'keep' | 'drop';
+    readonly mtp: 'keep' | 'quantise' | 'drop' | null;
     readonly state: 'f32' | 'bf16' | 'f16';
     readonly passes: PassOptions;
   },

@@ -1,5 +1,7 @@
 // What an engine directory is: logical tensors, how each is stored, and the directory as an engine finds it. Shared by the targets' engine.ts.
 
+import type { Form } from '../ir/form.js';
+
 /** What a tensor is for; recipes, legality and conformance speak of these. */
 export type Role =
   | 'embedding'
@@ -63,3 +65,104 @@ export interface Finding {
   /** Tensor or file. */
   readonly where: string;
 }
+
+// ---- what a target says of its engines
+
+/** A tensor in the file, and which piece of the written matrix it is. */
+export interface StoredPiece {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly what:
+    | { readonly kind: 'codes' | 'scales' | 'zeros' }
+    | { readonly kind: 'sums'; readonly chunks: number }
+    | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
+    | { readonly kind: 'fill'; readonly byte: number };
+}
+/** A logical tensor and what it is written as. */
+export interface Chosen {
+  readonly tensor: LogicalTensor;
+  readonly form: Form;
+  /** What stands in the file in the end: the source's dtype where it is kept. */
+  readonly dtype: string;
+}
+export interface EngineModel {
+  readonly modelType: string;
+  readonly layers: number;
+  readonly tensors: readonly LogicalTensor[];
+}
+/** A recipe as data: the first rule that fits a tensor says its form. */
+export interface Rule {
+  readonly roles?: readonly Role[];
+  /** Name with `*` for any run of characters. */
+  readonly tensors?: string;
+  readonly to: 'keep' | 'bf16' | 'f16' | 'f32' | 'int8' | 'int4' | 'fp8' | 'mxfp4' | 'mxfp8' | 'q8_0' | 'q4_0';
+  /** Columns that share a scale; 0: the whole row. int8 and int4. */
+  readonly group?: number;
+  /** Rows and columns that share a scale: int8 and fp8. */
+  readonly block?: readonly [number, number];
+  readonly scale?: 'f32' | 'bf16' | 'e8m0';
+  readonly zero?: boolean;
+  readonly search?: 'absmax' | 'mse' | 'gptq';
+}
+export interface Recipe {
+  readonly format: 'hkgai-recipe-1';
+  readonly name: string;
+  readonly rules: readonly Rule[];
+  /** Matrices that no rule fits. */
+  readonly otherwise: 'keep' | 'bf16' | 'f16';
+  readonly mtp: 'keep' | 'quantise' | 'drop';
+  /** What the engine does to activations. */
+  readonly activations: 'none' | 'int8' | 'fp8';
+}
+/** One way an engine wants its directory. */
+export interface EngineFormat {
+  readonly name: string;
+  readonly about: string;
+  /** Who reads it, and that it was read in their source, not run, where so. */
+  readonly readers: string;
+  /** The form a rule asks for, as this format stores it. */
+  form(rule: Rule): Form;
+  /** Why a tensor cannot have a form here, as a sentence; null where it can. `chip` is the target's name for it. */
+  objection(t: LogicalTensor, form: Form, chip: string, recipe: Recipe): string | null;
+  /** Why the recipe as a whole is not for this format; null where it is. */
+  refuses(recipe: Recipe, model: EngineModel, chip: string): string | null;
+  /** The tensors a matrix becomes, in the order of the file; a kept or plain tensor is not asked for. */
+  stored(t: LogicalTensor, form: Form, modelType: string): readonly StoredPiece[];
+  /** config.json and further files. `config` is the source's without what was said of the old storage. */
+  files(
+    config: Record<string, unknown>,
+    chosen: readonly Chosen[],
+    recipe: Recipe,
+    modelType: string,
+  ): { readonly config: Record<string, unknown>; readonly extra: readonly { readonly path: string; readonly text: string }[] };
+  /** Broken rules of the written directory. */
+  check(dir: EngineDirectory, model: EngineModel, chip: string): readonly Finding[];
+}
+/** The engines of a target: the first format is the default. */
+export interface Engines {
+  readonly formats: readonly EngineFormat[];
+  /** Recipe that is taken where none is asked for; `none` passes the checkpoint on. */
+  readonly recipe: string;
+  /** The format that a recipe goes out in, where it is not the first. */
+  readonly formatOf: Readonly<Record<string, string>>;
+  /** The target's own meaning of a recipe's name, and names of its own. */
+  readonly recipes: Readonly<Record<string, Omit<Recipe, 'format' | 'name'> & { readonly about: string }>>;
+}
+
+/** Bytes of one element. */
+export const dtypeBytes: Readonly<Record<string, number>> = {
+  F64: 8,
+  I64: 8,
+  F32: 4,
+  I32: 4,
+  U32: 4,
+  BF16: 2,
+  F16: 2,
+  I8: 1,
+  U8: 1,
+  BOOL: 1,
+  F8_E4M3: 1,
+  F8_E8M0: 1,
+};
+export const linearRoles = ['attention', 'dense_mlp', 'shared_expert', 'expert'] as const satisfies readonly Role[];

@@ -1,6 +1,7 @@
 // What a target is: how to write its language, and what its chips are, as data.
 import type { Program } from '../ir/program.js';
 import type { Kernel } from '../ir/tile.js';
+import type { Engines } from './engine.js';
 
 export interface SourceFile {
   /** Inside the target's native directory, with `/`. */
@@ -27,6 +28,8 @@ export interface Chip {
   readonly about: string;
   /** Bytes that one block may hold in tiles; null where nothing limits it. */
   readonly tileBytes: Fact<number> | null;
+  /** Only directories for engines are written for it yet: no kernels. */
+  readonly engineOnly?: true;
 }
 export interface Target {
   readonly name: string;
@@ -39,6 +42,8 @@ export interface Target {
   objection(kernel: Kernel, chip: Chip): string | null;
   /** A kernel in the target's language. */
   print(kernel: Kernel): string;
+  /** The directories that existing engines load. */
+  readonly engines: Engines;
   /** The whole native program; null where this target has none yet. */
   readonly native: ((program: Program, files: readonly WeightFile[]) => readonly SourceFile[]) | null;
 }

@@ -22,12 +22,12 @@ afterAll(() => rmSync(work, { recursive: true, force: true }));
   ] as const)
     it(`${name}${quantise === 'none' ? '' : `, ${quantise}`}`, async () => {
       const out = join(work, `${name}-${quantise}`);
-      compile(
+      await compile(
         join(fixtures, 'tiny', name),
         {
           out,
           targets: ['cpu'],
-          quantise,
+          quantise: quantise === 'none' ? quantise : join(fixtures, `recipes/all-${quantise}.json`),
           state: 'f32',
           mtp: 'keep',
           weights: 'auto',
@@ -37,6 +37,7 @@ afterAll(() => rmSync(work, { recursive: true, force: true }));
           force: false,
           allowPhantomKeys: false,
           version: 'test',
+          noCache: true,
         },
         { step: () => {}, at: () => {} },
       );

@@ -63,7 +63,11 @@ describe('hkgai', () => {
     expect(r.code).toBe(3);
     expect(r.err).toMatch(/^HK3900 {2}nowhere is not there/);
   });
-  it('a target without whole programs: exit 4', () => expect(hkgai(['compile', nano, '-o', 'x', '-t', 'cuda']).code).toBe(4));
+  it('a form that the chip has not: exit 4', () => {
+    const r = hkgai(['compile', nano, '-o', 'x', '-t', 'biren', '--quantise', 'fp8']);
+    expect([r.code, r.out]).toEqual([4, '']);
+    expect(r.err).toMatch(/^HK4501/m);
+  });
   it('an architecture that is not compiled: exit 4', () =>
     expect(hkgai(['inspect', join(fixtures, 'configs/DeepSeek-V4.1-Flash.json')]).code).toBe(4));
   it('malformed: the whole message on stderr, exit 3, nothing written', () => {
@@ -105,7 +109,7 @@ describe('hkgai compile, run, verify', () => {
     expect([r.code, r.out]).toEqual([0, '']);
     expect(r.err).toContain('- read the headers of');
     expect(readdirSync(bundle).sort()).toEqual(['bundle.json', 'cpu']);
-    expect(readdirSync(join(bundle, 'cpu')).sort()).toEqual(['engine', 'native']);
+    expect(readdirSync(join(bundle, 'cpu')).sort()).toEqual(['engine', 'ledger.jsonl', 'native', 'recipe.json']);
   });
   it('does not overwrite: exit 2; --force does', () => {
     const r = hkgai(['compile', nano, '-o', bundle]);

@@ -35,11 +35,11 @@ const limit = 2e-4;
 /** Compile and build; built with less optimisation than a user's build, which saves most of this test's time. */
 async function bundle(model: string, name: string, more: Partial<CompileOptions> = {}): Promise<{ program: string; engine: string }> {
   const out = join(work, name);
-  compile(
+  await compile(
     model,
     {
       ...{ out, targets: ['cpu'], quantise: 'none', state: 'f32', mtp: 'keep', weights: 'auto', context: 224, sequences: 3, chunk: 96 },
-      ...{ force: false, allowPhantomKeys: false, version: 'test' },
+      ...{ force: false, allowPhantomKeys: false, version: 'test', noCache: true },
       ...more,
     },
     quiet,
@@ -161,7 +161,7 @@ describe('compiled programs give the golden logits', () => {
       ['int4', 'int4_g32'],
     ] as const)
       it(`${name}: ${quantise} weights`, async () => {
-        const built = await bundle(model, `${name}-${quantise}`, { quantise, mtp: 'drop' });
+        const built = await bundle(model, `${name}-${quantise}`, { quantise: join(fixtures, `recipes/all-${quantise}.json`), mtp: 'drop' });
         const session = await start(built, 2);
         const want = golden.get(`seq0.logits.${column}`)!.data;
         expect(worst(await inPieces(session, ids[0]!, 0, [96]), want)).toBeLessThanOrEqual(limit);

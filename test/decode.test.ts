@@ -4,7 +4,6 @@ import { exp, log, pow } from '../ir/elementary.js';
 import { frequencies, mscale } from '../ir/rope.js';
 import { matrixBytes, parseStorage, scaled, storageName } from '../ir/storage.js';
 import { decodeMatrix, fromF16 } from '../src/numeric/decode.js';
-import { int4Groups, int8Rows } from '../src/numeric/quantise.js';
 
 const hex = (s: string): Uint8Array => Uint8Array.from(s.match(/../g) ?? [], b => Number.parseInt(b, 16));
 
@@ -67,31 +66,6 @@ describe('decoding', () => {
       expect(parseStorage(storageName(s))).toEqual(s);
     expect(matrixBytes(scaled('f8e4m3', 128, 128, 'f32'), 576, 7168)).toEqual({ codes: 576 * 7168, scales: 5 * 56 * 4 });
     expect(matrixBytes(scaled('f4e2m1', 1, 32, 'e8m0'), 4, 64)).toEqual({ codes: 128, scales: 8 });
-  });
-});
-
-describe('quantising', () => {
-  const values = Float32Array.from({ length: 3 * 40 }, (_, i) => Math.fround(Math.sin(i * 1.7) * (1 + (i % 7))));
-  it('int8 rows: within half a step, the largest on the largest code, a row of zeros stays zero', () => {
-    const some = Float32Array.from(values);
-    some.fill(0, 40, 80);
-    const { codes, scales } = int8Rows(some, 3, 40);
-    const back = decodeMatrix(scaled('i8', 1, 0, 'f32'), codes, new Uint8Array(scales.buffer), 3, 40);
-    some.forEach((v, i) => expect(Math.abs(v - back[i]!)).toBeLessThanOrEqual(scales[Math.floor(i / 40)]! * 0.50001));
-    expect(Math.max(...[...codes.subarray(0, 40)].map(c => Math.abs((c << 24) >> 24)))).toBe(127);
-    expect(scales[1]).toBe(0);
-  });
-  it('int4 groups with a short last one', () => {
-    const { codes, scales } = int4Groups(values, 3, 40, 32);
-    expect([codes.length, scales.length]).toEqual([60, 6]);
-    const back = decodeMatrix(scaled('i4', 1, 32, 'f32'), codes, new Uint8Array(scales.buffer), 3, 40);
-    values.forEach((v, i) =>
-      expect(Math.abs(v - back[i]!)).toBeLessThanOrEqual(scales[Math.floor(i / 40) * 2 + (i % 40 < 32 ? 0 : 1)]! * 0.50001),
-    );
-  });
-  it('rounds half to even', () => {
-    const { codes } = int8Rows(Float32Array.of(127, 0.5, 1.5, 2.5, -0.5, -1.5), 1, 6);
-    expect([...codes].map(c => (c << 24) >> 24)).toEqual([127, 0, 2, 2, 0, -2]);
   });
 });
 

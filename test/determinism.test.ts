@@ -22,6 +22,7 @@ const options: Omit<CompileOptions, 'out'> = {
   force: false,
   allowPhantomKeys: false,
   version: 'test',
+  noCache: true,
 };
 const quiet = { step: () => {}, at: () => {} };
 
@@ -32,12 +33,12 @@ describe('two compiles', () => {
     ['tiny/v4-tiny-fp8fp4', { quantise: 'int4' }],
     ['tiny/v32-tiny', { mtp: 'drop' }],
   ] as const)
-    it(`of ${model} ${JSON.stringify(more)} in different directories are equal byte for byte`, () => {
+    it(`of ${model} ${JSON.stringify(more)} in different directories are equal byte for byte`, async () => {
       const elsewhere = join(work, 'a model elsewhere', model.replace('/', '-'));
       cpSync(join(fixtures, model), elsewhere, { recursive: true });
       const [a, b] = [join(work, `${model.replace('/', '-')}-a`), join(work, 'deep/er', `${model.replace('/', '-')}-b`)];
-      compile(join(fixtures, model), { ...options, ...more, out: a }, quiet);
-      compile(elsewhere, { ...options, ...more, out: b }, quiet);
+      await compile(join(fixtures, model), { ...options, ...more, out: a }, quiet);
+      await compile(elsewhere, { ...options, ...more, out: b }, quiet);
       const files = filesBelow(a);
       expect(files).toContain('bundle.json');
       expect(filesBelow(b)).toEqual(files);
@@ -48,19 +49,19 @@ describe('two compiles', () => {
 });
 
 describe('a model in a cache of links', () => {
-  it('becomes a bundle of files, and pipes are refused', () => {
+  it('becomes a bundle of files, and pipes are refused', async () => {
     const blobs = join(work, 'blobs');
     cpSync(join(fixtures, 'hkgai-nano'), blobs, { recursive: true });
     const snapshot = join(work, 'snapshots/main');
     mkdirSync(snapshot, { recursive: true });
     for (const f of readdirSync(blobs)) symlinkSync(`../../blobs/${f}`, join(snapshot, f));
     const out = join(work, 'from-links');
-    compile(snapshot, { ...options, weights: 'auto', out }, quiet);
+    await compile(snapshot, { ...options, weights: 'auto', out }, quiet);
     const engine = join(out, 'cpu/engine');
     for (const f of readdirSync(engine)) expect([f, lstatSync(join(engine, f)).isFile()]).toEqual([f, true]);
     expect(checkFiles(out, readManifest(out))).toEqual([]);
     rmSync(join(snapshot, 'model-00002-of-00002.safetensors'));
     expect(spawnSync('mkfifo', [join(snapshot, 'model-00002-of-00002.safetensors')]).status).toBe(0);
-    expect(() => compile(snapshot, { ...options, out: join(work, 'from-a-pipe') }, quiet)).toThrow(/HK3019/);
+    await expect(compile(snapshot, { ...options, out: join(work, 'from-a-pipe') }, quiet)).rejects.toThrow(/HK3019/);
   });
 });

@@ -80,7 +80,7 @@ for (const m of models)
     let s: Session;
     beforeAll(async () => {
       process.env.HKGAI_CACHE = join(work, 'cache');
-      compile(
+      await compile(
         join(fixtures, m.name),
         {
           out: join(work, 'out'),
@@ -94,6 +94,7 @@ for (const m of models)
           force: false,
           allowPhantomKeys: false,
           version: 'test',
+          noCache: true,
         },
         { step: () => {}, at: () => {} },
       );

@@ -1,12 +1,13 @@
 import { join } from 'node:path';
 import { describe, expect, it } from '@jest/globals';
+import { coded } from '../ir/form.js';
 import type { ValueOf } from '../ir/graph.js';
 import { openCheckpoint } from '../src/checkpoint/shards.js';
 import { buildModel, defaultOptions } from '../src/models/index.js';
 import { decodeMatrix } from '../src/numeric/decode.js';
-import { int4Groups, int8Rows } from '../src/numeric/quantise.js';
 import { createReference, type Reference } from '../src/reference/index.js';
 import { fixtures, recorded, tinyCases, weightsOf, worst } from './golden-cases.js';
+import { encode } from './numeric-definition.js';
 
 const rowsFrom = (ids: readonly number[], from: number, to: number) => ({
   ids: ids.slice(from, to),
@@ -36,11 +37,11 @@ function rounded(
     const wide = Math.ceil(columns / 8) * 8;
     const padded = new Float32Array(all * wide);
     for (let r = 0; r < all; r++) padded.set(numbers.subarray(r * columns, (r + 1) * columns), r * wide);
-    const q = form === 'int8' ? int8Rows(padded, all, wide) : int4Groups(padded, all, wide, 32);
+    const q = encode(padded, all, wide, form === 'int8' ? coded('i8', [1, 0], 'f32') : coded('i4', [1, 32], 'f32'));
     const back = decodeMatrix(
       { kind: 'scaled', element: form === 'int8' ? 'i8' : 'i4', block: [1, form === 'int8' ? 0 : 32], scale: 'f32' },
       q.codes,
-      new Uint8Array(q.scales.buffer),
+      q.scales,
       all,
       wide,
     );

@@ -7,16 +7,13 @@ import {
   linkSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   openSync,
   readdirSync,
   readSync,
   realpathSync,
-  renameSync,
-  rmSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import { dirname, join, relative, resolve, sep } from 'node:path';
 import { type Problem, problem, Refusal } from '../../ir/problem.js';
 
 const outputExists = (dir: string, ours: boolean): Problem =>
@@ -28,15 +25,6 @@ const outputInside = (dir: string, model: string): Problem =>
   problem('HK2102', `${dir} lies inside the model directory ${model}`, { next: 'Name a directory outside it with -o.' });
 const outputIsNoDirectory = (dir: string): Problem => problem('HK2103', `${dir} is a file`, { next: 'Name a directory with -o.' });
 
-export interface Staging {
-  /** The directory to write into. */
-  readonly dir: string;
-  /** Put it in place. */
-  commit(): void;
-  /** Remove all that was written. Safe to call more than once, and after commit. */
-  abandon(): void;
-}
-
 /** Refuse an output that must not be written, before any work. */
 export function checkOutput(out: string, model: string, force: boolean): void {
   const to = resolve(out);
@@ -47,44 +35,6 @@ export function checkOutput(out: string, model: string, force: boolean): void {
   if (readdirSync(to).length === 0) return;
   const ours = existsSync(join(to, 'bundle.json'));
   if (!ours || !force) throw new Refusal([outputExists(out, ours)]);
-}
-
-export function stage(out: string): Staging {
-  const to = resolve(out);
-  mkdirSync(dirname(to), { recursive: true });
-  sweep(to);
-  const dir = mkdtempSync(join(dirname(to), `.${basename(to)}.partial-${process.pid}-`));
-  let open = true;
-  return {
-    dir,
-    commit() {
-      if (existsSync(to)) rmSync(to, { recursive: true });
-      renameSync(dir, to);
-      open = false;
-    },
-    abandon() {
-      if (open) rmSync(dir, { recursive: true, force: true });
-      open = false;
-    },
-  };
-}
-
-/** Remove what compiles to the same place left behind when they were killed: their process is gone. */
-function sweep(to: string): void {
-  const mark = `.${basename(to)}.partial-`;
-  for (const name of readdirSync(dirname(to))) {
-    const pid = name.startsWith(mark) ? Number(/^\d+/.exec(name.slice(mark.length))?.[0] ?? Number.NaN) : Number.NaN;
-    if (Number.isNaN(pid) || alive(pid)) continue;
-    rmSync(join(dirname(to), name), { recursive: true, force: true });
-  }
-}
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (e) {
-    return (e as NodeJS.ErrnoException).code === 'EPERM';
-  }
 }
 
 /** Write a text file, with the directories above it. */

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Problem, problem, Refusal } from '../../ir/problem.js';
 import { filesBelow, sha256File, writeText } from './directory.js';
+import type { Totals } from './ledger.js';
 
 /** What was proved of a target's native program, and on what. null: not tried here. */
 export interface Verified {
@@ -16,6 +17,13 @@ export interface TargetEntry {
   readonly chip: string;
   /** Directory inside the bundle. */
   readonly directory: string;
+  /** The directory an engine loads: its form, who reads it, and what the ledger adds up to. */
+  readonly engine: {
+    readonly format: string;
+    readonly recipe: string;
+    readonly readers: string;
+    readonly totals: Totals['totals'];
+  };
   readonly verified: Verified;
   readonly notes: readonly string[];
 }
@@ -45,9 +53,13 @@ const changedFile = (file: string, is: string, was: string): Problem =>
 const lostFile = (file: string): Problem =>
   problem('HK6802', `${file} is missing from the bundle`, { places: [{ file }], next: 'Copy the bundle again or compile it again.' });
 
-/** Hash every file below `dir` and write bundle.json there. */
-export function writeManifest(dir: string, about: Omit<Manifest, 'files' | 'format'>): Manifest {
-  const files = Object.fromEntries(filesBelow(dir).map(f => [f, sha256File(join(dir, f))]));
+/** Write bundle.json into `dir`, with the hash of every file below; those that are `known` are not read again. */
+export function writeManifest(
+  dir: string,
+  about: Omit<Manifest, 'files' | 'format'>,
+  known: ReadonlyMap<string, { readonly sha256: string; readonly bytes: number }> = new Map(),
+): Manifest {
+  const files = Object.fromEntries(filesBelow(dir).map(f => [f, known.get(f) ?? sha256File(join(dir, f))]));
   const manifest: Manifest = { format: 'hkgai-bundle-1', ...about, files };
   writeText(dir, 'bundle.json', JSON.stringify(manifest, null, 2) + '\n');
   return manifest;

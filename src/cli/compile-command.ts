@@ -1,14 +1,25 @@
 // hkgai compile: a bundle, and what it holds.
-import { compile } from '../compile.js';
+import { type Compiled, type CompileOptions, compile } from '../compile.js';
 import { showGraph } from '../inspect.js';
 import { bytes, count, grouped, type ProgressStyle, print, printJson, progress, say } from './terminal.js';
 
 export interface CompileArguments {
   readonly out: string;
   readonly target?: readonly string[];
-  readonly quantise: 'none' | 'int8' | 'int4';
+  readonly quantise?: string;
+  readonly format?: string;
+  readonly search?: 'absmax' | 'mse' | 'gptq';
+  readonly calibration?: string;
+  readonly budget?: number;
+  readonly gate?: string;
+  readonly baseline?: string;
+  readonly jobs?: number;
+  readonly maxMemory?: number;
+  readonly restart?: boolean;
+  readonly cache: boolean;
+  readonly dryRun?: boolean;
   readonly state: 'f32' | 'bf16' | 'f16';
-  readonly mtp: 'keep' | 'drop';
+  readonly mtp?: 'keep' | 'quantise' | 'drop';
   readonly weights: 'auto' | 'link' | 'copy';
   readonly context?: number;
   readonly sequences: number;
@@ -22,9 +33,42 @@ export interface CompileArguments {
   readonly progress: ProgressStyle;
 }
 
+export const optionsFor = (o: Partial<CompileArguments>, version: string): CompileOptions => ({
+  out: o.out ?? '',
+  targets: o.target ?? ['cpu'],
+  quantise: o.quantise ?? null,
+  format: o.format ?? null,
+  state: o.state ?? 'f32',
+  mtp: o.mtp ?? null,
+  weights: o.weights ?? 'auto',
+  sequences: o.sequences ?? 4,
+  chunk: o.chunk ?? 128,
+  force: o.force === true,
+  allowPhantomKeys: o.allowPhantomKeys === true,
+  version,
+  jobs: o.jobs ?? null,
+  maxMemory: o.maxMemory ?? null,
+  restart: o.restart === true,
+  calibration: o.calibration ?? null,
+  budget: o.budget ?? null,
+  gate: o.gate ?? null,
+  baseline: o.baseline ?? null,
+  noCache: o.cache === false,
+  ...(o.search === undefined ? {} : { search: o.search }),
+  ...(o.context === undefined ? {} : { context: o.context }),
+});
+
 export async function compileCommand(model: string, o: CompileArguments, version: string): Promise<number> {
+  if (o.dryRun) return (await import('./plan-command.js')).planCommand(model, o, version);
   const watch = await progress(o.quiet ? 'none' : o.progress);
   const started = Date.now();
+  const stop = new AbortController();
+  const onSignal = (): void => {
+    if (stop.signal.aborted) process.exit(130); // asked twice: at once
+    stop.abort();
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
   try {
     const dumps: string[] = [];
     const passes = {
@@ -37,54 +81,63 @@ export async function compileCommand(model: string, o: CompileArguments, version
           }),
       ...(o.stopAfter === undefined ? {} : { stopAfter: o.stopAfter }),
     };
-    const options = {
-      out: o.out,
-      targets: o.target ?? ['cpu'],
-      quantise: o.quantise,
-      state: o.state,
-      mtp: o.mtp,
-      weights: o.weights,
-      sequences: o.sequences,
-      chunk: o.chunk,
-      force: o.force === true,
-      allowPhantomKeys: o.allowPhantomKeys === true,
-      version,
-      passes,
-      ...(o.context === undefined ? {} : { context: o.context }),
-    };
+    const options: CompileOptions = { ...optionsFor(o, version), passes, signal: stop.signal };
     if (o.stopAfter !== undefined) {
       const { runUntil } = await import('../inspect.js');
       watch.step(`run the passes up to ${o.stopAfter}`);
-      const text = runUntil(model, options);
+      const text = runUntil(model, { ...options, passes });
       watch.done();
       print(dumps.length ? dumps.join('\n') : text);
       return 0;
     }
-    const manifest = compile(model, options, watch);
+    const done = await compile(model, options, watch);
     watch.done();
     if (dumps.length) print(dumps.join('\n'));
-    if (o.json) printJson({ ok: true, out: o.out, seconds: (Date.now() - started) / 1000, manifest });
-    else if (!o.quiet) {
-      const files = Object.entries(manifest.files);
-      const size = (part: string): number => files.reduce((n, [f, x]) => (f.includes(part) ? n + x.bytes : n), 0);
-      say(
-        `\n${manifest.model.architecture}, ${count(manifest.model.parameters)} parameters, ${grouped(manifest.source.tensors)} tensors -> ${o.out}`,
-      );
-      for (const t of manifest.targets) {
-        say(
-          `  ${t.directory}/engine   ${bytes(size(`${t.directory}/engine/`))} of weights and tokenizer, ${manifest.recipe.quantise === 'none' ? 'byte for byte' : `large matrices in ${manifest.recipe.quantise}`}`,
-        );
-        say(
-          `  ${t.directory}/native   C program for ${manifest.limits.sequences} sequences of ${grouped(manifest.limits.context as number)} positions, not built yet`,
-        );
-        for (const note of t.notes) say(`  ${note}`);
-      }
-      for (const n of manifest.notes.slice(0, 8)) say(`  ${n}`);
-      if (manifest.notes.length > 8) say(`  … and ${manifest.notes.length - 8} more notes in bundle.json`);
-      say(`\n  hkgai run ${o.out} "Hello!"     hkgai verify ${o.out}`);
-    }
+    const seconds = (Date.now() - started) / 1000;
+    if (o.json) printJson({ ok: true, out: o.out, seconds, manifest: done.manifest });
+    else if (!o.quiet) tell(done, o.out);
     return 0;
   } finally {
+    process.off('SIGINT', onSignal);
+    process.off('SIGTERM', onSignal);
     watch.stop();
   }
+}
+
+function tell({ manifest, engines }: Compiled, out: string): void {
+  const files = Object.entries(manifest.files);
+  const size = (part: string): number => files.reduce((n, [f, x]) => (f.includes(part) ? n + x.bytes : n), 0);
+  say(
+    `\n${manifest.model.architecture}, ${count(manifest.model.parameters)} parameters, ${grouped(manifest.source.tensors)} tensors -> ${out}`,
+  );
+  for (const t of manifest.targets) {
+    const e = engines[t.directory]!;
+    say(`  ${t.directory}/engine   ${bytes(size(`${t.directory}/engine/`))}: ${t.engine.format}, recipe ${t.engine.recipe}`);
+    if (e.cached === e.files) say('                  nothing changed since it was made before: no weight was read or written');
+    else if (e.cached || e.resumed)
+      say(
+        `                  ${e.resumed} of ${e.files} weight files were finished before, ${e.cached} were made before of the same content`,
+      );
+    const { source, dropped, output } = t.engine.totals;
+    say(
+      `                  ${grouped(source.tensors)} tensors in, ${grouped(output.tensors)} out${dropped.tensors ? `, ${dropped.tensors} dropped with reason` : ''}; ledger.jsonl balances`,
+    );
+    const worst = [...e.figures].sort(([, a], [, b]) => b.relative - a.relative)[0];
+    if (worst && worst[1].relative > 0) {
+      const all = [...e.figures.values()];
+      const mean = Math.sqrt(all.reduce((n, f) => n + f.relative ** 2, 0) / all.length);
+      say(
+        `                  relative error ${mean.toExponential(2)} on average, ${worst[1].relative.toExponential(2)} at worst (${worst[0]})`,
+      );
+    }
+    if (size(`${t.directory}/native/`))
+      say(
+        `  ${t.directory}/native   C program for ${manifest.limits.sequences} sequences of ${grouped(manifest.limits.context as number)} positions, not built yet`,
+      );
+    for (const note of t.notes) say(`  ${note}`);
+  }
+  for (const n of manifest.notes.slice(0, 8)) say(`  ${n}`);
+  if (manifest.notes.length > 8) say(`  … and ${manifest.notes.length - 8} more notes in bundle.json`);
+  if (manifest.targets.some(t => t.target === 'cpu')) say(`\n  hkgai run ${out} "Hello!"     hkgai verify ${out}`);
+  else say(`\n  hkgai verify ${out}`);
 }

@@ -1,12 +1,12 @@
 // Messages of the command line itself.
-import { type Problem, problem } from '../../ir/problem.js';
+import { notThere, type Problem, problem } from '../../ir/problem.js';
 
 /** A system call that failed: exit 9, or 3 where the named input is not there. */
 export function fileProblem(e: NodeJS.ErrnoException): Problem {
   const places = e.path === undefined ? [] : [{ file: e.path }];
   switch (e.code) {
     case 'ENOENT':
-      return problem('HK3900', `${e.path ?? 'a file'} is not there`, { places, next: 'Check the path.' });
+      return notThere(e.path ?? 'a file');
     case 'EACCES':
     case 'EPERM':
       return problem('HK9001', `${e.path ?? 'a file'} may not be opened by this user`, {
@@ -17,8 +17,8 @@ export function fileProblem(e: NodeJS.ErrnoException): Problem {
     case 'ENOSPC':
       return problem('HK9002', 'The disk is full', {
         places,
-        why: 'What was written so far lies in a temporary directory and was removed.',
-        next: 'Free space or name another output with -o.',
+        why: 'Nothing is at the output; weight files that were finished are kept beside it.',
+        next: 'Free space and run the same command again: it goes on with what is missing.',
       });
     default:
       return problem('HK9003', `${e.syscall ?? 'A system call'} failed: ${e.code ?? e.message}`, {

@@ -13,6 +13,17 @@ const real = (text: string): number => {
   if (text.trim() === '' || !Number.isFinite(n) || n < 0) throw new InvalidArgumentError('A number of 0 or more is expected.');
   return n;
 };
+const zeroOrMore = (text: string): number => (text === '0' ? 0 : whole(text));
+const bits = (text: string): number => {
+  const n = Number(text.replace(/bpw$/, ''));
+  if (!(n > 0 && n <= 32)) throw new InvalidArgumentError('Bits a weight are expected, as 4.5.');
+  return n;
+};
+const memory = (text: string): number => {
+  const m = /^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?$/i.exec(text);
+  if (!m) throw new InvalidArgumentError('A size is expected, as 512M or 2G.');
+  return Math.floor(Number(m[1]) * 1024 ** ['', 'k', 'm', 'g', 't'].indexOf((m[2] as string).toLowerCase()));
+};
 const list = (text: string, before: readonly string[] = []): readonly string[] => [...before, ...text.split(',').filter(t => t !== '')];
 
 export async function run(args: readonly string[], version: string): Promise<number> {
@@ -35,9 +46,20 @@ export async function run(args: readonly string[], version: string): Promise<num
     .argument('<model>', 'directory with config.json and safetensors')
     .requiredOption('-o, --out <dir>', 'where the bundle goes; must not exist, or be an earlier bundle with --force')
     .option('-t, --target <name>', 'target[:chip], may be given more than once', list)
-    .addOption(new Option('--quantise <form>', 'storage of the large weights').choices(['none', 'int8', 'int4']).default('none'))
+    .option('--quantise <recipe>', 'recipe: none, bf16, int8, int4, w8a8, w4a16, … (hkgai targets lists them), or a JSON file')
+    .option('--format <name>', "form of the engine's directory, where a target has several")
+    .addOption(new Option('--search <how>', 'how scales are found').choices(['absmax', 'mse', 'gptq']))
+    .option('--calibration <file>', 'text that the model is run over, so that columns count by how much they are used')
+    .option('--budget <bpw>', 'bits a weight that all linears may take, as 4.5 or 4.5bpw; storages are chosen by measured error', bits)
+    .option('--gate <file>', 'refuse (exit 6) when an error figure is worse than in this baseline')
+    .option('--baseline <file>', 'write the error figures as a baseline')
+    .option('-j, --jobs <n>', 'threads that convert weights', zeroOrMore)
+    .option('--max-memory <size>', 'memory the compile may take, as 512M or 2G', memory)
+    .option('--restart', 'discard the unfinished work of another command')
+    .option('--no-cache', 'do not use what was hashed and made before')
+    .option('--dry-run', 'say what would be written, and how long it takes; write nothing')
     .addOption(new Option('--state <storage>', 'storage of the caches').choices(['f32', 'bf16', 'f16']).default('f32'))
-    .addOption(new Option('--mtp <what>', 'multi-token prediction blocks').choices(['keep', 'drop']).default('keep'))
+    .addOption(new Option('--mtp <what>', 'multi-token prediction blocks').choices(['keep', 'quantise', 'drop']))
     .addOption(new Option('--weights <how>', 'unchanged weight files in the bundle').choices(['auto', 'link', 'copy']).default('auto'))
     .option('--context <n>', 'positions a sequence may hold', whole)
     .option('--sequences <n>', 'sequences held at once', whole, 4)
@@ -51,6 +73,35 @@ export async function run(args: readonly string[], version: string): Promise<num
     .addOption(quiet)
     .action(async (model, options) => {
       code = await (await import('./compile-command.js')).compileCommand(model, options, version);
+    });
+
+  program
+    .command('plan')
+    .description('what compile would write: bytes, memory, disk, time; nothing is written')
+    .argument('<model>', 'directory with config.json and safetensors')
+    .option('-t, --target <name>', 'target[:chip], may be given more than once', list)
+    .option('--quantise <recipe>', 'recipe by name, or a JSON file')
+    .option('--format <name>', "form of the engine's directory")
+    .addOption(new Option('--search <how>', 'how scales are found').choices(['absmax', 'mse', 'gptq']))
+    .addOption(new Option('--mtp <what>', 'multi-token prediction blocks').choices(['keep', 'quantise', 'drop']))
+    .option('--budget <bpw>', 'bits a weight that all linears may take', bits)
+    .option('-j, --jobs <n>', 'threads that convert weights', zeroOrMore)
+    .option('--max-memory <size>', 'memory the compile may take', memory)
+    .option('--allow-phantom-keys', 'accept index entries that no shard holds')
+    .addOption(json)
+    .action(async (model, options) => {
+      code = await (await import('./plan-command.js')).planCommand(model, options, version);
+    });
+
+  program
+    .command('diff')
+    .description('what differs between two outputs: tensors, forms, errors, files')
+    .argument('<a>', 'bundle or model directory')
+    .argument('<b>', 'bundle or model directory')
+    .option('--values', 'compare the values of tensors whose bytes differ')
+    .addOption(json)
+    .action(async (a, b, options) => {
+      code = await (await import('./diff-command.js')).diffCommand(a, b, options);
     });
 
   program

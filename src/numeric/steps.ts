@@ -47,6 +47,8 @@ export interface FileWork {
   readonly path: string;
   readonly size: number;
   readonly steps: readonly Step[];
+  /** A source file that goes on whole under its own name: it is read for its hashes, not written. Steps are digests in the order of the file. */
+  readonly link?: true;
   /** Source bytes, for progress. */
   readonly source: number;
 }

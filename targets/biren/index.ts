@@ -2,6 +2,7 @@
 import { printSimt, sharedBytes } from '../simt.js';
 import type { Target } from '../target.js';
 import { supa as dialect } from './dialect.js';
+import { birenEngines } from './engine.js';
 
 export const biren: Target = {
   name: 'biren',
@@ -16,6 +17,7 @@ export const biren: Target = {
         source: 'SUPA programming documentation, computing properties of BR Arch 1.0: shared memory 32 KB per compute unit and per block',
       },
     },
+    { name: 'br2xx', about: 'BR20X: native FP8; announced, experimental', tileBytes: null, engineOnly: true },
   ],
   proved: 'run under an emulator of threads, barriers and shared memory; not on a device',
   objection: (k, chip) => {
@@ -25,5 +27,6 @@ export const biren: Target = {
       : null;
   },
   print: k => printSimt(k, dialect),
+  engines: birenEngines,
   native: null,
 };

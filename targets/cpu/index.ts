@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Program } from '../../ir/program.js';
 import type { SourceFile, Target, WeightFile } from '../target.js';
+import { cpuEngines } from './engine.js';
 import { printC } from './printer.js';
 import { printProgram } from './program.js';
 
@@ -47,6 +48,7 @@ export const cpu: Target = {
   proved: 'built and run on the machine that tests it, against the reference and recorded logits',
   objection: () => null,
   print: k => `#include "hkgai_tile.h"\n\n${printC(k)}`,
+  engines: cpuEngines,
   native: (program: Program, files: readonly WeightFile[]): readonly SourceFile[] => [
     ...printProgram(program, files),
     ...checkedIn(),

@@ -2,6 +2,7 @@
 import { printSimt, sharedBytes } from '../simt.js';
 import type { Target } from '../target.js';
 import { cuda as dialect } from './dialect.js';
+import { cudaEngines } from './engine.js';
 
 export const cuda: Target = {
   name: 'cuda',
@@ -26,5 +27,6 @@ export const cuda: Target = {
       : null;
   },
   print: k => printSimt(k, dialect),
+  engines: cudaEngines,
   native: null,
 };

@@ -1,0 +1,196 @@
+// The ledger: every source tensor and where it went, every output tensor and what it was made of. It balances or the compile fails.
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Problem, problem, Refusal } from '../../ir/problem.js';
+
+export interface Figures {
+  readonly count: number;
+  readonly relative: number;
+  readonly cosine: number;
+  readonly largest: number;
+  readonly largestError: number;
+  readonly saturated: number;
+  readonly nan: number;
+  readonly infinite: number;
+  readonly dead: number;
+  readonly scales: readonly [number, number];
+}
+export interface SourceLine {
+  readonly source: string;
+  readonly file: string;
+  readonly bytes: readonly [number, number];
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly sha256: string;
+  /** Output tensors it went into; empty where it was dropped. */
+  readonly to: readonly string[];
+  readonly dropped?: string;
+}
+export interface OutputLine {
+  readonly output: string;
+  readonly file: string;
+  readonly bytes: readonly [number, number];
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly from: readonly string[];
+  readonly recipe: string;
+  /** Of the matrix it belongs to; absent where bytes were passed on. */
+  readonly figures?: Figures;
+}
+export interface Totals {
+  readonly totals: {
+    readonly source: { readonly tensors: number; readonly bytes: number };
+    readonly dropped: { readonly tensors: number; readonly bytes: number };
+    readonly output: { readonly tensors: number; readonly bytes: number };
+    /** Headers of the output's shards. */
+    readonly headers: number;
+    readonly files: number;
+  };
+}
+export type Line = SourceLine | OutputLine | Totals;
+
+const unbalanced = (what: readonly string[]): Problem =>
+  problem('HK1101', `The ledger does not balance: ${what.slice(0, 3).join('; ')}${what.length > 3 ? ` and ${what.length - 3} more` : ''}`, {
+    why: 'A weight would be lost or made up. This is a bug of hkgai; nothing was put in place.',
+    next: 'Report it with the command and the config.json.',
+  });
+const noLedger = (dir: string): Problem => problem('HK3805', `${dir} has no ledger.jsonl`, { next: 'Compile it again with this version.' });
+const brokenLedger = (file: string, line: number, why: string): Problem =>
+  problem('HK3806', `${file}:${line} cannot be read: ${why}`, { places: [{ file, line }], next: 'Compile the bundle again.' });
+
+export interface Expected {
+  /** Every tensor of the checkpoint, with its size. */
+  readonly sources: ReadonlyMap<string, number>;
+  /** Bytes of every weight file. */
+  readonly files: ReadonlyMap<string, number>;
+}
+/** Check that all that was read is accounted for, and write. */
+export function writeLedger(path: string, sources: readonly SourceLine[], outputs: readonly OutputLine[], expected: Expected): Totals {
+  const wrong: string[] = [];
+  const seen = new Set<string>();
+  for (const s of sources) {
+    if (seen.has(s.source)) wrong.push(`${s.source} is there twice`);
+    seen.add(s.source);
+    const size = expected.sources.get(s.source);
+    if (size === undefined) wrong.push(`${s.source} is no tensor of the checkpoint`);
+    else if (size !== s.bytes[1] - s.bytes[0]) wrong.push(`${s.source} has another size`);
+    if ((s.to.length === 0) === (s.dropped === undefined))
+      wrong.push(`${s.source} is ${s.dropped ? 'used and dropped' : 'neither used nor dropped'}`);
+    if (!/^[0-9a-f]{64}$/.test(s.sha256)) wrong.push(`${s.source} was not read`);
+  }
+  for (const name of expected.sources.keys()) if (!seen.has(name)) wrong.push(`${name} is not in the ledger`);
+  const made = new Map<string, OutputLine>();
+  for (const o of outputs) {
+    if (made.has(o.output)) wrong.push(`${o.output} is written twice`);
+    made.set(o.output, o);
+    for (const f of o.from) if (!seen.has(f)) wrong.push(`${o.output} is made of ${f}, which is no source`);
+  }
+  for (const s of sources)
+    for (const t of s.to) if (!t.startsWith('(') && !made.has(t)) wrong.push(`${s.source} went into ${t}, which is not there`);
+  const headers = new Map<string, number>();
+  for (const [file, size] of expected.files) {
+    const here = outputs.filter(o => o.file === file).sort((a, b) => a.bytes[0] - b.bytes[0]);
+    let at = here[0]?.bytes[0] ?? size;
+    headers.set(file, at);
+    for (const o of here) {
+      if (o.bytes[0] !== at) wrong.push(`${file} has a gap or an overlap at ${o.output}`);
+      at = o.bytes[1];
+    }
+    if (at !== size) wrong.push(`${file} has ${size} bytes, its tensors end at ${at}`);
+  }
+  if (wrong.length) throw new Refusal([unbalanced(wrong)]);
+  const sum = (list: readonly { readonly bytes: readonly [number, number] }[]): number =>
+    list.reduce((n, x) => n + x.bytes[1] - x.bytes[0], 0);
+  const gone = sources.filter(s => s.dropped !== undefined);
+  const totals: Totals = {
+    totals: {
+      source: { tensors: sources.length, bytes: sum(sources) },
+      dropped: { tensors: gone.length, bytes: sum(gone) },
+      output: { tensors: outputs.length, bytes: sum(outputs) },
+      headers: [...headers.values()].reduce((a, b) => a + b, 0),
+      files: expected.files.size,
+    },
+  };
+  writeFileSync(path, `${[...sources, ...outputs, totals].map(l => JSON.stringify(l)).join('\n')}\n`, { flag: 'w' });
+  return totals;
+}
+
+export interface Ledger {
+  readonly sources: readonly SourceLine[];
+  readonly outputs: readonly OutputLine[];
+  readonly totals: Totals['totals'] | null;
+}
+export function readLedger(dir: string): Ledger {
+  const file = join(dir, 'ledger.jsonl');
+  if (!existsSync(file)) throw new Refusal([noLedger(dir)]);
+  const sources: SourceLine[] = [];
+  const outputs: OutputLine[] = [];
+  let totals: Totals['totals'] | null = null;
+  readFileSync(file, 'utf8')
+    .split('\n')
+    .forEach((text, i) => {
+      if (text === '') return;
+      let l: Line;
+      try {
+        l = JSON.parse(text);
+      } catch (e) {
+        throw new Refusal([brokenLedger(file, i + 1, (e as Error).message)]);
+      }
+      if ('source' in l) sources.push(l);
+      else if ('output' in l) outputs.push(l);
+      else if ('totals' in l) totals = l.totals;
+      else throw new Refusal([brokenLedger(file, i + 1, 'it is no line of a ledger')]);
+    });
+  return { sources, outputs, totals };
+}
+
+// ---- the gate: figures against a committed baseline
+
+export interface Baseline {
+  readonly format: 'hkgai-baseline-1';
+  /** Relative error by output matrix. */
+  readonly relative: Readonly<Record<string, number>>;
+}
+const worse = (name: string, was: number, is: number): Problem =>
+  problem('HK6401', `${name} has relative error ${is.toExponential(3)}; the baseline has ${was.toExponential(3)}`, {
+    why: 'More than a hundredth worse.',
+    next: 'Find what changed, or commit a new baseline with --baseline.',
+  });
+const newTensor = (name: string): Problem =>
+  problem('HK6402', `${name} has an error figure, but the baseline has none for it`, { next: 'Commit a new baseline with --baseline.' });
+const badBaseline = (file: string, why: string): Problem =>
+  problem('HK3807', `${file} is no baseline: ${why}`, { places: [{ file }], next: 'Make one with --baseline FILE.' });
+
+export const baselineOf = (figures: ReadonlyMap<string, Figures>): Baseline => ({
+  format: 'hkgai-baseline-1',
+  relative: Object.fromEntries([...figures].sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, f]) => [k, f.relative])),
+});
+export function readBaseline(file: string): Baseline {
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(file, 'utf8'));
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code) throw e;
+    throw new Refusal([badBaseline(file, (e as Error).message)]);
+  }
+  const b = value as Partial<Baseline> | null;
+  if (
+    b?.format !== 'hkgai-baseline-1' ||
+    typeof b.relative !== 'object' ||
+    b.relative === null ||
+    Object.values(b.relative).some(v => typeof v !== 'number')
+  )
+    throw new Refusal([badBaseline(file, 'format or figures are missing')]);
+  return b as Baseline;
+}
+/** Figures that are more than a hundredth worse, or that the baseline does not know. */
+export function gate(figures: ReadonlyMap<string, Figures>, b: Baseline): readonly Problem[] {
+  return [...figures].flatMap(([name, f]) => {
+    const was = Object.hasOwn(b.relative, name) ? b.relative[name] : undefined;
+    if (was === undefined) return f.relative > 0 ? [newTensor(name)] : [];
+    return f.relative > was * 1.01 + 1e-12 ? [worse(name, was, f.relative)] : [];
+  });
+}
+/** SHA-256 of a text. */
+export const digest = (text: string): string => createHash('sha256').update(text).digest('hex');

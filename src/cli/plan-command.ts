@@ -1,0 +1,40 @@
+// hkgai plan, and compile --dry-run: what would be written, measured on the spot, nothing kept.
+import { estimate } from '../estimate.js';
+import { type CompileArguments, optionsFor } from './compile-command.js';
+import { bytes, grouped, print, printJson, progress, table } from './terminal.js';
+
+export async function planCommand(model: string, o: Partial<CompileArguments>, version: string): Promise<number> {
+  const watch = await progress(o.json || o.quiet ? 'none' : (o.progress ?? 'auto'));
+  try {
+    const e = await estimate(model, optionsFor(o, version), watch);
+    watch.done();
+    if (o.json) {
+      printJson(e);
+      return 0;
+    }
+    for (const t of e.targets) {
+      print(`${t.directory}/engine: ${t.format}, recipe ${t.recipe}`);
+      print(
+        table(
+          t.forms.map(f => [`  ${f.role}`, grouped(f.tensors), f.form, bytes(f.bytes), `${f.bits.toFixed(2)} bits a weight`]),
+          [1, 3],
+        ),
+      );
+      for (const n of t.notes) print(`  ${n}`);
+      print(`  ${grouped(t.files)} weight files, ${grouped(t.bytes)} bytes (${bytes(t.bytes)})`);
+    }
+    print(
+      `\nsource ${bytes(e.source)}; disk needed ${bytes(e.disk)}, free ${e.free === null ? 'unknown' : bytes(e.free)}; peak memory about ${bytes(e.peakMemory)} with ${e.jobs || 1} thread${e.jobs > 1 ? 's' : ''}`,
+    );
+    print(
+      e.seconds === null
+        ? 'time: nothing is converted; files are linked where the disk allows, and hashed'
+        : `time about ${duration(e.seconds)}: ${(e.rate! / 1e9).toFixed(2)} GB/s a thread, measured here on ${bytes(e.sampled)} of this model`,
+    );
+    return 0;
+  } finally {
+    watch.stop();
+  }
+}
+const duration = (s: number): string =>
+  s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`;

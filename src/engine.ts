@@ -1,0 +1,410 @@
+// engine/: the weights as an engine loads them, with config, index and tokenizer; the ledger beside it; checked as the engine would check it.
+import { createHash } from 'node:crypto';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { type Problem, problem, Refusal } from '../ir/problem.js';
+import type { EngineDirectory, EngineFormat, EngineModel, Finding } from '../targets/engine.js';
+import { type Cache, identity } from './bundle/cache.js';
+import { linkOrCopy, writeText } from './bundle/directory.js';
+import { type Figures, type OutputLine, type SourceLine, type Totals, writeLedger } from './bundle/ledger.js';
+import type { Work } from './bundle/work.js';
+import { readAt, readHeader } from './checkpoint/safetensors.js';
+import type { Checkpoint } from './checkpoint/shards.js';
+import { type EnginePlan, workingSet } from './engine-plan.js';
+import { runPool } from './numeric/pool.js';
+import type { FileResult, FileWork, Step } from './numeric/steps.js';
+import type { Resolution } from './recipe.js';
+
+const badNumbers = (name: string, nan: number, infinite: number, file: string, bytes: readonly [number, number]): Problem =>
+  problem('HK3601', `${name} holds ${nan} NaN and ${infinite} infinite values`, {
+    places: [{ file, bytes }],
+    why: 'Codes and scales cannot stand for them; the file is damaged or the training went wrong.',
+    next: 'Get the shard again, or keep the tensor with a rule {"tensors": …, "to": "keep"}.',
+  });
+const tooLittleMemory = (asked: number, least: number): Problem =>
+  problem('HK5101', `--max-memory ${Math.floor(asked / 2 ** 20)}M is less than this compile needs`, {
+    why: `One thread takes ${Math.ceil(least / 2 ** 20)} MiB with its largest piece.`,
+    next: `Give it at least ${Math.ceil(least / 2 ** 20)}M.`,
+  });
+const broken = (f: Finding): Problem =>
+  problem('HK6501', `Rule ${f.rule}: ${f.what}`, {
+    places: [{ file: f.where }],
+    why: 'The engine would refuse the directory or misread it.',
+    next: 'Compile it again; if it was just compiled, report it.',
+  });
+
+/** What Node, the graph and the headers take before a thread begins, and a thread beside its pieces. Measured: bench/stream. */
+export const baseMemory = 96 << 20;
+export const threadMemory = 20 << 20;
+export const pieceBytes = 1 << 19;
+
+export interface EngineOptions {
+  readonly jobs: number | null;
+  readonly maxMemory: number | null;
+  readonly statistics: Readonly<Record<string, Float32Array>>;
+  readonly weights: 'auto' | 'link' | 'copy';
+  readonly cache: Cache | null;
+  readonly signal: AbortSignal;
+}
+export interface Watch {
+  step(text: string): void;
+  at(done: number, total: number): void;
+}
+export interface WrittenEngine {
+  readonly files: Readonly<Record<string, { readonly sha256: string; readonly bytes: number }>>;
+  readonly figures: ReadonlyMap<string, Figures>;
+  readonly totals: Totals['totals'];
+  readonly notes: readonly string[];
+  /** Files that were not made because they were there: by this run's own beginning, or made before. */
+  readonly resumed: number;
+  readonly cached: number;
+  readonly seconds: { readonly read: number; readonly convert: number; readonly hash: number; readonly write: number };
+}
+
+/** Threads and the size of a piece under a bound of memory. */
+export function threadsFor(
+  files: readonly FileWork[],
+  jobs: number | null,
+  maxMemory: number | null,
+): { readonly jobs: number; readonly piece: number; readonly peak: number } {
+  const source = files.reduce((n, f) => n + f.source, 0);
+  const wanted = jobs ?? (source < 64 << 20 ? 0 : Math.min(cpus().length, 16));
+  const each = (piece: number): number => threadMemory + workingSet(files, piece);
+  const peak = (n: number, piece: number): number => baseMemory + Math.max(1, n) * each(piece) - (n === 0 ? threadMemory : 0);
+  if (maxMemory === null) return { jobs: wanted, piece: pieceBytes, peak: peak(Math.min(wanted, files.length), pieceBytes) };
+  for (const piece of [pieceBytes, 1 << 17, 1 << 15])
+    for (let n = wanted; n >= (piece === 1 << 15 ? 0 : 1); n--)
+      if (peak(n, piece) <= maxMemory) return { jobs: n, piece, peak: peak(n, piece) };
+  throw new Refusal([tooLittleMemory(maxMemory, peak(0, 1 << 15))]);
+}
+
+/** What a file is made of, if the content of its sources is known. */
+function contentOf(f: FileWork, known: (file: string, tensor: string) => string | null, recipe: string): string | null {
+  const h = createHash('sha256').update(`${kernelsDigest()} ${recipe} ${f.size}\n`);
+  const tensor = (file: string, name: string): boolean => {
+    const sha = known(file, name);
+    if (sha) h.update(`${sha} `);
+    return sha !== null;
+  };
+  for (const s of f.steps) {
+    h.update(`${s.kind} `);
+    if (s.kind === 'put') h.update(`${s.out} `).update(s.bytes);
+    else if (s.kind === 'fill') h.update(`${s.out} ${s.size} ${s.byte}`);
+    else if (s.kind === 'copy' || s.kind === 'digest') {
+      if (!tensor(s.source.file, s.source.tensor)) return null;
+      if (s.kind === 'copy') h.update(`${s.out}`);
+    } else {
+      if (!tensor(s.part.file, s.part.tensor)) return null;
+      if (s.part.scale && !tensor(s.part.scale.file, s.part.scale.tensor)) return null;
+      h.update(JSON.stringify([s.storage, s.rows, s.columns, s.take, s.turn, s.form, s.regions, s.name]));
+    }
+    h.update('\n');
+  }
+  return h.digest('hex');
+}
+let kernels: string | null = null;
+export function kernelsDigest(): string {
+  kernels ??= createHash('sha256')
+    .update(readFileSync(new URL('./numeric/kernels.wasm', import.meta.url)))
+    .digest('hex');
+  return kernels;
+}
+
+const stepSources = (s: Step): readonly (readonly [file: string, tensor: string])[] =>
+  s.kind === 'copy' || s.kind === 'digest'
+    ? [[s.source.file, s.source.tensor]]
+    : s.kind === 'matrix'
+      ? [[s.part.file, s.part.tensor], ...(s.part.scale ? [[s.part.scale.file, s.part.scale.tensor] as const] : [])]
+      : [];
+
+/** Write all weight files of a plan into `directory` of the work's tree, with what is known from before. */
+export async function writeWeights(
+  c: Checkpoint,
+  plan: EnginePlan,
+  work: Work,
+  directory: string,
+  recipe: string,
+  o: EngineOptions,
+  watch: Watch,
+): Promise<{ readonly results: ReadonlyMap<string, FileResult>; readonly resumed: number; readonly cached: number }> {
+  const to = join(work.tree, directory);
+  const identities = new Map(c.files.map(f => [f, identity(join(c.dir, f))]));
+  const known = new Map(c.files.map(f => [f, o.cache?.source(join(c.dir, f)) ?? null]));
+  const knownTensor = (file: string, name: string): string | null => known.get(file)?.tensors[name] ?? null;
+  const results = new Map<string, FileResult>();
+  const todo: FileWork[] = [];
+  let resumed = 0;
+  let cached = 0;
+  const total = plan.files.reduce((n, f) => n + f.source, 0);
+  let before = 0;
+  const reuse = (f: FileWork, r: FileResult): void => {
+    results.set(f.path, r);
+    before += f.source;
+  };
+  for (const f of plan.files) {
+    const done = work.finished.get(`${directory}/${f.path}`);
+    if (done) {
+      reuse(f, done as unknown as FileResult);
+      resumed++;
+      continue;
+    }
+    if (f.link) {
+      const d = known.get(f.path);
+      linkOrCopy(join(c.dir, f.path), join(to, f.path), o.weights);
+      if (d?.sha256 && f.steps.every(s => s.kind === 'digest' && d.tensors[s.source.tensor] !== undefined)) {
+        reuse(f, {
+          index: f.index,
+          path: f.path,
+          sha256: d.sha256,
+          bytes: f.size,
+          steps: f.steps.map(s => ({
+            sources: s.kind === 'digest' ? [[s.source.tensor, d.tensors[s.source.tensor] as string]] : [],
+            name: null,
+            figures: null,
+          })),
+          seconds: { read: 0, convert: 0, hash: 0, write: 0 },
+        });
+        cached++;
+        continue;
+      }
+    } else {
+      const content = contentOf(f, knownTensor, recipe);
+      const made = content === null ? null : (o.cache?.made(content) ?? null);
+      if (made && made.result.bytes === f.size) {
+        linkOrCopy(made.path, join(to, f.path), 'auto');
+        reuse(f, { ...(made.result as unknown as FileResult), index: f.index, path: f.path });
+        cached++;
+        continue;
+      }
+    }
+    todo.push(f);
+  }
+  if (todo.length) {
+    const { jobs, piece } = threadsFor(todo, o.jobs, o.maxMemory);
+    const sizes = new Map(plan.files.map(f => [f.path, f]));
+    watch.at(before, total);
+    await runPool(todo, {
+      from: c.dir,
+      to,
+      jobs,
+      statistics: o.statistics,
+      piece,
+      signal: o.signal,
+      progress: n => watch.at(Math.min(total, before + n), total),
+      finished: r => {
+        const f = sizes.get(r.path) as FileWork;
+        const bad = r.steps.find(s => s.figures !== null && s.figures.nan + s.figures.infinite > 0 && coded(f, s.name as string));
+        if (bad) {
+          const step = f.steps.find(s => s.kind === 'matrix' && s.name === bad.name);
+          const part = step?.kind === 'matrix' ? step.part : null;
+          throw new Refusal([
+            badNumbers(bad.name as string, bad.figures!.nan, bad.figures!.infinite, part?.file ?? f.path, part?.bytes ?? [0, 0]),
+          ]);
+        }
+        results.set(r.path, r);
+        work.record({ ...r, directory, path: r.path });
+      },
+    });
+  }
+  // what was read is known now
+  if (o.cache && todo.length) {
+    const tensors = new Map<string, string>();
+    for (const r of results.values()) for (const s of r.steps) for (const [t, sha] of s.sources) tensors.set(t, sha);
+    const learnt = new Map<string, string>();
+    for (const f of c.files) {
+      const here = [...c.tensors.values()].filter(t => t.file === f);
+      if (here.every(t => tensors.has(t.name) || knownTensor(f, t.name) !== null)) {
+        const all = Object.fromEntries(here.map(t => [t.name, (tensors.get(t.name) ?? knownTensor(f, t.name)) as string]));
+        for (const [t, sha] of Object.entries(all)) learnt.set(t, sha);
+        const whole = plan.linked ? (results.get(f)?.sha256 ?? null) : (known.get(f)?.sha256 ?? null);
+        o.cache.keepSource(join(c.dir, f), identities.get(f) as string, { sha256: whole, tensors: all });
+      }
+    }
+  }
+  return { results, resumed, cached };
+}
+const coded = (f: FileWork, name: string): boolean => f.steps.some(s => s.kind === 'matrix' && s.name === name && s.form.kind !== 'plain');
+
+/** Remember what the files of a finished bundle were made of. */
+export function rememberMade(
+  c: Checkpoint,
+  plan: EnginePlan,
+  dir: string,
+  recipe: string,
+  results: ReadonlyMap<string, FileResult>,
+  cache: Cache,
+): void {
+  if (plan.linked) return;
+  const known = new Map(c.files.map(f => [f, cache.source(join(c.dir, f))]));
+  for (const f of plan.files) {
+    if (!f.steps.every(s => stepSources(s).every(([file, t]) => known.get(file)?.tensors[t] !== undefined))) continue;
+    const content = contentOf(f, (file, t) => known.get(file)?.tensors[t] ?? null, recipe);
+    const r = results.get(f.path);
+    if (content !== null && r) cache.keepMade(content, join(dir, f.path), { ...r });
+  }
+}
+
+const companions = [
+  'generation_config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'tokenizer.model',
+  'special_tokens_map.json',
+  'chat_template.jinja',
+  'chat_template.json',
+  'added_tokens.json',
+  'vocab.json',
+  'merges.txt',
+];
+export const indexName = 'model.safetensors.index.json';
+
+/** config.json without what was said of the old storage, MTP counted as it is. */
+export function bareConfig(source: string, keepQuantisation: boolean, noMtp: boolean): Record<string, unknown> {
+  const c = JSON.parse(source) as Record<string, unknown>;
+  for (const o of [c, c.text_config as Record<string, unknown> | undefined]) {
+    if (typeof o !== 'object' || o === null) continue;
+    if (!keepQuantisation) {
+      delete o.quantization_config;
+      delete o.compression_config;
+    }
+    if (noMtp && 'num_nextn_predict_layers' in o) o.num_nextn_predict_layers = 0;
+  }
+  return c;
+}
+
+/** Everything of an engine directory but its weights. */
+export function writeCompanions(
+  c: Checkpoint,
+  plan: EnginePlan,
+  r: Resolution,
+  format: EngineFormat,
+  dir: string,
+  o: { readonly recipe: Parameters<EngineFormat['files']>[2]; readonly allowPhantomKeys: boolean },
+): void {
+  for (const f of companions) if (existsSync(join(c.dir, f))) linkOrCopy(join(c.dir, f), join(dir, f), 'copy');
+  const source = readFileSync(join(c.dir, 'config.json'), 'utf8');
+  if (plan.linked) {
+    writeText(dir, 'config.json', source);
+    if (existsSync(join(c.dir, indexName))) {
+      const text = readFileSync(join(c.dir, indexName), 'utf8');
+      writeText(dir, indexName, o.allowPhantomKeys ? indexWithout(text, c.tensors) : text);
+    }
+    return;
+  }
+  const stillCoded = r.chosen.some(x => x.form.kind === 'keep' && x.source.storage.kind === 'scaled');
+  const bare = bareConfig(source, stillCoded && format.name === 'safetensors', o.recipe.mtp === 'drop');
+  const { config, extra } = format.files(bare, r.chosen, o.recipe, c.config.family);
+  writeText(dir, 'config.json', `${JSON.stringify(config, null, 2)}\n`);
+  for (const f of extra) writeText(dir, f.path, f.text);
+  if (plan.files.length > 1) {
+    const map = Object.fromEntries(plan.outputs.map(t => [t.name, t.file] as const).sort(([a], [b]) => (a < b ? -1 : 1)));
+    const total = plan.outputs.reduce((n, t) => n + t.size, 0);
+    writeText(dir, indexName, `${JSON.stringify({ metadata: { total_size: total }, weight_map: map }, null, 2)}\n`);
+  }
+}
+/** An index without the keys that no shard holds: the bundle does not promise what it does not have. */
+function indexWithout(source: string, tensors: ReadonlyMap<string, unknown>): string {
+  const index = JSON.parse(source) as { weight_map: Record<string, string> };
+  return `${JSON.stringify({ ...index, weight_map: Object.fromEntries(Object.entries(index.weight_map).filter(([k]) => tensors.has(k))) }, null, 2)}\n`;
+}
+
+/** The ledger of a written directory. */
+export function account(
+  c: Checkpoint,
+  plan: EnginePlan,
+  results: ReadonlyMap<string, FileResult>,
+  path: string,
+): { readonly totals: Totals['totals']; readonly figures: ReadonlyMap<string, Figures> } {
+  const sha = new Map<string, string>();
+  const figures = new Map<string, Figures>();
+  for (const r of results.values())
+    for (const s of r.steps) {
+      for (const [t, h] of s.sources) sha.set(t, h);
+      if (s.name !== null && s.figures) figures.set(s.name, s.figures);
+    }
+  const lost = new Map(plan.dropped.map(d => [d.tensor.name, d.reason]));
+  const sources = [...c.tensors.values()].map((t): SourceLine => {
+    const reason = lost.get(t.name);
+    return {
+      source: t.name,
+      file: t.file,
+      bytes: t.bytes,
+      dtype: t.dtype,
+      shape: t.shape,
+      sha256: sha.get(t.name) ?? '',
+      to: plan.consumers.get(t.name) ?? [],
+      ...(reason === undefined ? {} : { dropped: reason }),
+    };
+  });
+  const outputs = plan.outputs.map((t): OutputLine => {
+    const f = t.matrix === null ? undefined : figures.get(t.matrix);
+    return {
+      output: t.name,
+      file: t.file,
+      bytes: [t.at, t.at + t.size],
+      dtype: t.dtype,
+      shape: t.shape,
+      from: t.from,
+      recipe: t.rule,
+      ...(f ? { figures: f } : {}),
+    };
+  });
+  const { totals } = writeLedger(path, sources, outputs, {
+    sources: new Map([...c.tensors.values()].map(t => [t.name, t.bytes[1] - t.bytes[0]])),
+    files: new Map(plan.files.map(f => [f.path, f.size])),
+  });
+  return { totals, figures };
+}
+
+/** A directory as an engine finds it; headers are read, bytes when asked for. */
+export function openEngineDirectory(dir: string): EngineDirectory & { close(): void } {
+  const files = readdirSync(dir).filter(f => statSync(join(dir, f)).isFile());
+  const tensors = new Map<
+    string,
+    {
+      readonly name: string;
+      readonly dtype: string;
+      readonly shape: readonly number[];
+      readonly file: string;
+      readonly bytes: readonly [number, number];
+    }
+  >();
+  for (const f of files.filter(n => n.endsWith('.safetensors')).sort())
+    for (const t of readHeader(join(dir, f), f).tensors.values()) tensors.set(t.name, t);
+  const open = new Map<string, number>();
+  return {
+    files,
+    tensors,
+    json(file) {
+      if (!files.includes(file)) return undefined;
+      try {
+        return JSON.parse(readFileSync(join(dir, file), 'utf8'));
+      } catch {
+        return null;
+      }
+    },
+    read(t, from, to) {
+      let fd = open.get(t.file);
+      if (fd === undefined) {
+        fd = openSync(join(dir, t.file), 'r');
+        open.set(t.file, fd);
+      }
+      const bytes = new Uint8Array(to - from);
+      readAt(fd, bytes, t.bytes[0] + from);
+      return bytes;
+    },
+    close() {
+      for (const fd of open.values()) closeSync(fd);
+    },
+  };
+}
+/** Hold a directory against its engine's rules. */
+export function checkEngine(dir: string, format: EngineFormat, model: EngineModel, chip: string): readonly Problem[] {
+  const d = openEngineDirectory(dir);
+  try {
+    return format.check(d, model, chip).map(broken);
+  } finally {
+    d.close();
+  }
+}

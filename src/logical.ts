@@ -1,0 +1,101 @@
+// The tensors of a checkpoint by what they are for: names in the family's spelling, roles, and where their bytes lie.
+import type { Part } from '../ir/graph.js';
+import type { Storage } from '../ir/storage.js';
+import type { LogicalTensor, Role } from '../targets/engine.js';
+import type { ModelConfig } from './checkpoint/config.js';
+import { canonicalName, strayReason } from './checkpoint/names.js';
+import type { TensorEntry } from './checkpoint/safetensors.js';
+import type { Model } from './models/index.js';
+
+export interface SourceTensor {
+  readonly logical: LogicalTensor;
+  readonly part: Part;
+  readonly storage: Storage;
+  /** As the header says it. */
+  readonly entry: TensorEntry;
+  /** Further tensors that belong to it: scales, shapes. */
+  readonly with: readonly TensorEntry[];
+}
+export interface Sources {
+  readonly tensors: readonly SourceTensor[];
+  /** Tensors that are passed on though no program of ours reads them. */
+  readonly carried: readonly TensorEntry[];
+  readonly dropped: readonly { readonly tensor: TensorEntry; readonly reason: string }[];
+}
+
+/** What a tensor is for, by its name in the family's spelling. */
+export function roleOf(name: string): Role {
+  if (/\.(mlp|ffn)\.gate\.(weight)$/.test(name)) return 'router';
+  if (/\.gate\.(e_score_correction_bias|bias)$/.test(name)) return 'router_bias';
+  if (/tid2eid$/.test(name)) return 'table';
+  if (/(^|\.)hc_/.test(name)) return 'hyper';
+  if (/(^|\.)(embed_tokens|embed)\.weight$/.test(name)) return 'embedding';
+  if (/(^|\.)(lm_head|head)\.weight$/.test(name)) return 'head';
+  if (/(layernorm|norm|enorm|hnorm)\.weight$/.test(name) || /norm\d?\.weight$/.test(name)) return 'norm';
+  if (/\.bias$|attn_sink$|\.ape$/.test(name)) return 'bias';
+  if (/\.(eh_proj|e_proj|h_proj)\.weight$/.test(name)) return 'mtp_merge';
+  if (/\.indexer\./.test(name)) return 'indexer';
+  if (/\.compressor\./.test(name)) return 'compressor';
+  if (/\.experts\.\d+\./.test(name)) return 'expert';
+  if (/\.shared_experts?\./.test(name)) return 'shared_expert';
+  if (/\.kv_b_proj\.weight$/.test(name)) return 'kv_b';
+  if (/\.(self_attn|attn)\./.test(name)) return 'attention';
+  if (/\.(mlp|ffn)\./.test(name)) return 'dense_mlp';
+  return 'bias';
+}
+const matrixRoles: readonly Role[] = ['attention', 'kv_b', 'dense_mlp', 'shared_expert', 'expert', 'indexer', 'compressor', 'mtp_merge'];
+
+/** The number of the decoder layer in a name, MTP blocks of V4 counted on; -1 outside layers. */
+function layerOf(name: string, layers: number): number {
+  const mtp = /^mtp\.(\d+)\./.exec(name);
+  if (mtp) return layers + Number(mtp[1]);
+  const m = /(?:^|\.)layers\.(\d+)\./.exec(name);
+  return m ? Number(m[1]) : -1;
+}
+
+export function sourcesOf(config: ModelConfig, model: Model, tensors: ReadonlyMap<string, TensorEntry>): Sources {
+  const list: SourceTensor[] = [];
+  const seen = new Set<string>();
+  for (const v of model.graph.values) {
+    if (v.op !== 'weight') continue;
+    const shape = v.type.shape as readonly number[];
+    const stacked = shape.length === 3;
+    for (const part of v.origin.parts) {
+      if (seen.has(part.tensor)) continue;
+      const entry = tensors.get(part.tensor) as TensorEntry;
+      const name = canonicalName(part.tensor, config.family).replace(/\.weight_packed$/, '.weight');
+      const role = roleOf(name);
+      const layer = layerOf(name, config.layers);
+      const expert = role === 'expert' ? Number(/\.experts\.(\d+)\./.exec(name)?.[1]) : null;
+      const beside = part.tensor.replace(/weight_packed$/, 'weight_shape');
+      const shapes = beside !== part.tensor ? tensors.get(beside) : undefined;
+      const more = [...(part.scale ? [tensors.get(part.scale.tensor) as TensorEntry] : []), ...(shapes ? [shapes] : [])];
+      for (const t of [part.tensor, ...more.map(m => m.name)]) seen.add(t);
+      const own = stacked ? shape.slice(1) : shape;
+      list.push({
+        logical: {
+          name,
+          shape: own,
+          role,
+          layer,
+          expert,
+          matrix: own.length === 2 && matrixRoles.includes(role) && !name.endsWith('.ape') && !name.endsWith('weights_proj.weight'),
+          mtp: layer >= config.layers,
+        },
+        part,
+        storage: v.type.storage,
+        entry,
+        with: more,
+      });
+    }
+  }
+  const carried: TensorEntry[] = [];
+  const dropped: { readonly tensor: TensorEntry; readonly reason: string }[] = [];
+  for (const t of tensors.values()) {
+    if (seen.has(t.name)) continue;
+    const reason = strayReason(t.name);
+    if (reason) dropped.push({ tensor: t, reason });
+    else carried.push(t);
+  }
+  return { tensors: list, carried, dropped };
+}

@@ -1,0 +1,50 @@
+// The CPU's directories: safetensors that the project's own program maps, and GGUF for llama.cpp.
+import type { Form } from '../../ir/form.js';
+import { storageOf } from '../../ir/form.js';
+import { type EngineFormat, type Engines, type LogicalTensor, linearRoles, type Rule } from '../engine.js';
+import { compressedTensors, deepseek, shapeObjection, usualForm } from '../tensors.js';
+
+const safetensors: EngineFormat = {
+  name: 'safetensors',
+  about: "for the project's own program, which maps the files",
+  readers: 'hkgai, run on the machine that tests it',
+  form: usualForm,
+  objection(t: LogicalTensor, form: Form) {
+    if (form.kind === 'keep') return null;
+    if (form.kind === 'gguf') return 'GGUF blocks are for --runtime llama.cpp';
+    if (storageOf(form) === null) return 'the project’s own program reads no zero points';
+    if (form.kind === 'coded' && form.element === 'i8' && (form.block[0] !== 1 || form.block[1] !== 0))
+      return 'the project’s own program reads int8 with one scale a row';
+    return shapeObjection(t, form);
+  },
+  refuses: () => null,
+  stored: (t, form, modelType) => {
+    if (form.kind !== 'coded') return [];
+    return form.element === 'f8e4m3' || form.element === 'f4e2m1' ? deepseek(t, form, modelType) : compressedTensors(t, form);
+  },
+  files: config => ({ config, extra: [] }),
+  check: () => [],
+};
+
+const rules = (to: Rule['to'], more: Partial<Rule> = {}): readonly Rule[] => [{ roles: linearRoles, to, ...more }];
+const common = { otherwise: 'keep', mtp: 'keep', activations: 'none' } as const;
+export const cpuEngines: Engines = {
+  formats: [safetensors],
+  formatOf: {},
+  recipe: 'none',
+  recipes: {
+    none: { ...common, about: 'byte for byte', rules: [] },
+    bf16: { ...common, about: 'every matrix in bf16', otherwise: 'bf16', rules: [] },
+    f16: { ...common, about: 'every matrix in f16', otherwise: 'f16', rules: [] },
+    int8: { ...common, about: 'linears in int8, a scale a row', rules: rules('int8') },
+    int4: { ...common, about: 'linears in int4, groups of 32', rules: rules('int4') },
+    w4a16: {
+      ...common,
+      about: 'routed experts in int4, groups of 32; the rest bf16',
+      otherwise: 'bf16',
+      rules: [{ roles: ['expert'], to: 'int4' }],
+    },
+    fp8: { ...common, about: 'linears in fp8, blocks of 128 x 128', rules: rules('fp8') },
+    mxfp4: { ...common, about: 'linears in mxfp4', rules: rules('mxfp4') },
+  },
+};

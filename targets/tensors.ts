@@ -1,0 +1,105 @@
+// How matrices are named in files: the spellings that several engines share.
+import { type CodedForm, coded, codedSizes, type Form, plainForm } from '../ir/form.js';
+import type { LogicalTensor, Rule, StoredPiece } from './engine.js';
+
+export const baseOf = (t: LogicalTensor): string => t.name.replace(/\.weight$/, '');
+const scaleDtype = { f32: 'F32', 'bf16-in-f32': 'F32', 'e8m0-in-f32': 'F32', bf16: 'BF16', e8m0: 'F8_E8M0' } as const;
+
+/** compressed-tensors' names (vllm-project/compressed-tensors@ac8e2ba8, compressors/pack_quantized/base.py:44-110 and its siblings). */
+export function compressedTensors(t: LogicalTensor, f: CodedForm): readonly StoredPiece[] {
+  const base = baseOf(t);
+  const [rows, columns] = t.shape as readonly [number, number];
+  const z = codedSizes(f, rows, columns);
+  const down = Math.ceil(rows / f.block[0]);
+  switch (f.element) {
+    case 'i8':
+      return [
+        { name: `${base}.weight`, dtype: 'I8', shape: [rows, columns], what: { kind: 'codes' } },
+        { name: `${base}.weight_scale`, dtype: scaleDtype[f.scale], shape: [down, z.across], what: { kind: 'scales' } },
+      ];
+    case 'i4':
+      return [
+        { name: `${base}.weight_packed`, dtype: 'I32', shape: [rows, Math.ceil(columns / 8)], what: { kind: 'codes' } },
+        { name: `${base}.weight_scale`, dtype: scaleDtype[f.scale], shape: [rows, z.across], what: { kind: 'scales' } },
+        ...(f.zero
+          ? [
+              {
+                name: `${base}.weight_zero_point`,
+                dtype: 'I32',
+                shape: [Math.ceil(rows / 8), z.across],
+                what: { kind: 'zeros' },
+              } as const,
+            ]
+          : []),
+        {
+          name: `${base}.weight_shape`,
+          dtype: 'I64',
+          shape: [2],
+          what: { kind: 'bytes', bytes: new Uint8Array(BigInt64Array.of(BigInt(rows), BigInt(columns)).buffer) },
+        },
+      ];
+    case 'f4e2m1':
+      return [
+        { name: `${base}.weight_packed`, dtype: 'U8', shape: [rows, columns / 2], what: { kind: 'codes' } },
+        { name: `${base}.weight_scale`, dtype: 'U8', shape: [rows, z.across], what: { kind: 'scales' } },
+      ];
+    case 'f8e4m3':
+      return [
+        { name: `${base}.weight`, dtype: 'F8_E4M3', shape: [rows, columns], what: { kind: 'codes' } },
+        { name: `${base}.weight_scale`, dtype: scaleDtype[f.scale], shape: [down, z.across], what: { kind: 'scales' } },
+      ];
+  }
+}
+
+/** DeepSeek's own names: `weight_scale_inv`, V4's `scale`, FP4 as I8. */
+export function deepseek(t: LogicalTensor, f: CodedForm, modelType: string): readonly StoredPiece[] {
+  const base = baseOf(t);
+  const [rows, columns] = t.shape as readonly [number, number];
+  const z = codedSizes(f, rows, columns);
+  const suffix = modelType === 'deepseek_v4' ? 'scale' : 'weight_scale_inv';
+  const half = f.element === 'f4e2m1';
+  return [
+    { name: `${base}.weight`, dtype: half ? 'I8' : 'F8_E4M3', shape: [rows, half ? columns / 2 : columns], what: { kind: 'codes' } },
+    { name: `${base}.${suffix}`, dtype: scaleDtype[f.scale], shape: [Math.ceil(rows / f.block[0]), z.across], what: { kind: 'scales' } },
+  ];
+}
+
+/** What a rule asks for where no engine has a wish of its own. */
+export function usualForm(r: Rule): Form {
+  const more = { zero: r.zero ?? false, search: r.search ?? 'absmax' };
+  switch (r.to) {
+    case 'keep':
+      return { kind: 'keep' };
+    case 'bf16':
+    case 'f16':
+    case 'f32':
+      return plainForm(r.to);
+    case 'int8':
+      return coded('i8', r.block ?? [1, r.group ?? 0], r.scale ?? 'f32', more);
+    case 'int4':
+      return coded('i4', [1, r.group ?? 32], r.scale ?? 'bf16', more);
+    case 'fp8':
+      return coded('f8e4m3', r.block ?? [128, 128], r.scale ?? 'f32', more);
+    case 'mxfp4':
+      return coded('f4e2m1', [1, 32], 'e8m0', more);
+    case 'mxfp8':
+      return coded('f8e4m3', [1, 32], 'e8m0', more);
+    case 'q8_0':
+      return { kind: 'gguf', type: 'Q8_0', search: more.search };
+    case 'q4_0':
+      return { kind: 'gguf', type: 'Q4_0', search: more.search };
+  }
+}
+
+/** Shapes that a form cannot have, whoever reads it. */
+export function shapeObjection(t: LogicalTensor, f: Form): string | null {
+  const [rows, columns] = t.shape as readonly [number, number];
+  if (f.kind === 'gguf') return columns % 32 === 0 ? null : `${f.type} wants columns in 32s; this has ${columns}`;
+  if (f.kind !== 'coded') return null;
+  if (f.element === 'f4e2m1' && columns % 32 !== 0) return `mxfp4 wants columns in 32s; this has ${columns}`;
+  if (f.element === 'f8e4m3' && f.block[1] === 32 && f.block[0] === 1 && columns % 32 !== 0)
+    return `mxfp8 wants columns in 32s; this has ${columns}`;
+  if (f.element === 'i4' && f.layout === 'packed' && columns % 8 !== 0) return `int4 wants columns in eights; this has ${columns}`;
+  if (f.layout === 'row-pairs' && rows % 2 !== 0) return `row pairs want an even number of rows; this has ${rows}`;
+  return null;
+}
