@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { bitsPerWeight, type Form, formName } from '../ir/form.js';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import { elements, matrixBytes } from '../ir/storage.js';
-import { type EngineFormat, linearRoles, type Recipe, type Role, type Rule } from '../targets/engine.js';
+import { type EngineFormat, linearRoles, type Recipe, type Role, type Rule, type Runtime } from '../targets/engine.js';
 import type { Target } from '../targets/target.js';
 import type { Checkpoint } from './checkpoint/shards.js';
 import type { Sources, SourceTensor } from './logical.js';
@@ -76,6 +76,7 @@ export async function budgeted(
   chip: string,
   format: EngineFormat,
   recipe: Recipe,
+  runtime: Runtime | null,
   budget: number,
 ): Promise<Recipe> {
   const choices: RoleChoice[] = [];
@@ -94,7 +95,7 @@ export async function budgeted(
     ];
     for (const rule of candidates(role, 'mse')) {
       const form = format.form(rule);
-      if (all.some(t => format.objection(t.logical, form, chip, recipe) !== null)) continue;
+      if (all.some(t => format.objection(t.logical, form, chip, recipe, runtime) !== null)) continue;
       let error = 0;
       for (const s of some) error += (await measure(c, s, form)) / some.length;
       options.push({ rule, form, bits: bitsPerWeight(form, rows, columns, source), error });

@@ -9,7 +9,7 @@ import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Program } from '../ir/program.js';
 import { bf16, f16, f32 } from '../ir/storage.js';
 import { verify } from '../ir/verify.js';
-import type { EngineFormat, EngineModel, Recipe } from '../targets/engine.js';
+import type { EngineFormat, EngineModel, Recipe, Runtime } from '../targets/engine.js';
 import { targets } from '../targets/index.js';
 import type { Chip, Target, WeightFile } from '../targets/target.js';
 import { Cache } from './bundle/cache.js';
@@ -20,13 +20,22 @@ import { type Fingerprint, openWork, type Work } from './bundle/work.js';
 import type { ModelConfig } from './checkpoint/config.js';
 import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
-import { account, checkEngine, type EngineOptions, kernelsDigest, rememberMade, writeCompanions, writeWeights } from './engine.js';
-import { type EnginePlan, planEngine } from './engine-plan.js';
+import {
+  account,
+  checkEngine,
+  companionsOf,
+  type EngineOptions,
+  kernelsDigest,
+  rememberMade,
+  writeCompanions,
+  writeWeights,
+} from './engine.js';
+import { type EnginePlan, planEngine, planPacking } from './engine-plan.js';
 import { type Sources, sourcesOf } from './logical.js';
 import { type BuildOptions, buildModel, defaultLimits, type Model } from './models/index.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions } from './passes/index.js';
-import { findRecipe, type Resolution, resolve } from './recipe.js';
+import { findRecipe, notLegal, type Resolution, resolve, sentence } from './recipe.js';
 
 export { targets } from '../targets/index.js';
 
@@ -38,6 +47,8 @@ export interface CompileOptions {
   readonly quantise: string | null;
   /** Name of an engine format; null takes the target's first. */
   readonly format?: string | null;
+  /** Engine that is to read the directory, `name[@version]`; null asks for what every known one reads. */
+  readonly runtime?: string | null;
   readonly search?: 'absmax' | 'mse' | 'gptq';
   readonly state: 'f32' | 'bf16' | 'f16';
   /** null leaves it to the recipe. */
@@ -101,6 +112,11 @@ const unknownFormat = (target: Target, name: string): Problem =>
     why: `Formats: ${target.engines.formats.map(f => f.name).join(', ')}.`,
     next: 'Choose one of these with --format.',
   });
+const unknownRuntime = (asked: string, known: readonly string[]): Problem =>
+  problem('HK2606', `${asked} is no engine of the targets asked for`, {
+    why: `Engines: ${known.join(', ')}.`,
+    next: 'Choose one of these with --runtime.',
+  });
 const contextTooLong = (asked: number, most: number): Problem =>
   problem('HK2202', `--context ${asked} is longer than the ${most} positions that the model was made for`, { next: 'Ask for less.' });
 
@@ -126,9 +142,11 @@ export interface Aim {
   /** Inside the bundle. */
   readonly directory: string;
   readonly format: EngineFormat;
+  readonly runtime: Runtime | null;
   readonly recipe: Recipe;
   readonly resolution: Resolution;
   readonly plan: EnginePlan;
+  readonly notes: readonly string[];
 }
 export interface Prepared {
   readonly checkpoint: Checkpoint;
@@ -152,27 +170,38 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch)
     tensors: sources.tensors.map(t => t.logical),
   };
   const aims: Aim[] = [];
-  for (const { target, chip } of chosen) {
-    const asked = o.format ?? target.engines.formatOf[o.quantise ?? target.engines.recipe];
+  const runtimes = chosen.map(c => runtimeOf(c.target, o.runtime ?? null));
+  if (o.runtime && runtimes.every(r => r === null))
+    throw new Refusal([unknownRuntime(o.runtime, [...new Set(chosen.flatMap(c => runtimeNames(c.target)))])]);
+  for (const [i, { target, chip }] of chosen.entries()) {
+    const runtime = runtimes[i] ?? null;
+    const reads = runtime ? target.engines.runtimes[runtime.name] : undefined;
+    const usual = reads?.recipe ?? target.engines.recipe;
+    const usualFormat = target.engines.formatOf[o.quantise ?? usual];
+    const asked = o.format ?? (reads && !reads.formats.includes(usualFormat ?? '') ? reads.formats[0] : usualFormat);
     const format = asked ? target.engines.formats.find(f => f.name === asked) : target.engines.formats[0];
     if (!format) throw new Refusal([unknownFormat(target, o.format as string)]);
     const wishes = { ...(o.mtp ? { mtp: o.mtp } : {}), ...(o.search ? { search: o.search } : {}) };
-    let recipe = findRecipe(o.quantise ?? target.engines.recipe, target.name, target.engines, wishes);
+    let recipe = findRecipe(o.quantise ?? usual, target.name, target.engines, wishes);
     if (o.budget) {
       watch.step(`measure what each role can bear, for ${o.budget} bits a weight`);
       const { budgeted } = await import('./budget.js');
-      recipe = await budgeted(checkpoint, sources, target, chip.name, format, recipe, o.budget);
+      recipe = await budgeted(checkpoint, sources, target, chip.name, format, recipe, runtime, o.budget);
     }
-    const resolution = resolve(recipe, sources.tensors, format, engineModel, target.name, chip.name, false);
-    const plan = planEngine(checkpoint, sources, resolution, format);
+    const resolution = resolve(recipe, sources.tensors, format, engineModel, target.name, chip.name, runtime, false);
+    const packing = format.pack?.(companionsOf(checkpoint.dir), resolution.chosen, engineModel);
+    if (packing?.refused.length) throw new Refusal([notLegal(`${target.name}:${chip.name}`, format.name, packing.refused.map(sentence))]);
+    const plan = packing ? planPacking(sources, resolution, packing) : planEngine(checkpoint, sources, resolution, format);
     aims.push({
       target,
       chip,
       directory: chip.name === target.chips[0]?.name ? target.name : `${target.name}-${chip.name}`,
       format,
+      runtime,
       recipe,
       resolution,
       plan,
+      notes: [...resolution.notes, ...(packing?.left.map(sentence) ?? [])],
     });
   }
   return { checkpoint, model, sources, engineModel, aims };
@@ -252,10 +281,10 @@ async function build(
     for (const r of results.values()) known.set(`${a.directory}/engine/${r.path}`, { sha256: r.sha256, bytes: r.bytes });
     watch.step(`hold ${a.directory}/engine against the rules of ${a.format.name}`);
     const kept = { ...p.engineModel, tensors: a.resolution.chosen.map(x => x.tensor) };
-    const broken = checkEngine(join(at, 'engine'), a.format, kept, a.chip.name);
+    const broken = checkEngine(join(at, 'engine'), a.format, kept, a.chip.name, a.runtime);
     if (broken.length) throw new Refusal(broken);
-    const notes = [...a.resolution.notes];
-    if (a.target.native && !a.chip.engineOnly) {
+    const notes = [...a.notes];
+    if (a.target.native && !a.chip.engineOnly && !a.format.pack) {
       watch.step(`plan and print the ${a.target.name} program`);
       const program = plan(join(at, 'engine'), { ...o, mtp: a.recipe.mtp });
       for (const f of a.target.native(program, weightFiles(join(at, 'engine'), program)))
@@ -265,7 +294,7 @@ async function build(
       target: a.target.name,
       chip: a.chip.name,
       directory: a.directory,
-      engine: { format: a.format.name, recipe: a.recipe.name, readers: a.format.readers, totals },
+      engine: { format: a.format.name, recipe: a.recipe.name, runtime: runtimeName(a.runtime), readers: a.format.readers, totals },
       verified: { reference: null, emulated: null, compiled: null, device: null },
       notes,
     });
@@ -326,7 +355,7 @@ function fingerprint(p: Prepared, o: CompileOptions): Fingerprint {
     model: digest(
       `${[...files, ...[...p.checkpoint.tensors.values()].map(t => `${t.name} ${t.dtype} ${t.shape.join()} ${t.file} ${t.bytes.join()}`)].join('\n')}${readFileSync(join(p.checkpoint.dir, 'config.json'), 'utf8')}`,
     ),
-    targets: p.aims.map(a => `${a.target.name}:${a.chip.name} ${a.format.name}`).join(', '),
+    targets: p.aims.map(a => `${a.target.name}:${a.chip.name} ${a.format.name} ${runtimeName(a.runtime)}`).join(', '),
     recipe: digest(JSON.stringify(p.aims.map(a => a.recipe))),
     calibration: o.calibration ? digest(readFileSync(o.calibration, 'utf8')) : 'none',
     limits: JSON.stringify([o.state, o.context ?? null, o.sequences, o.chunk, o.weights, o.allowPhantomKeys]),
@@ -338,11 +367,24 @@ async function calibrated(p: Prepared, o: CompileOptions, watch: Watch): Promise
   const { gather } = await import('./calibrate.js');
   const gram = p.aims.some(a => a.recipe.rules.some(r => r.search === 'gptq'));
   const s = await gather(p.checkpoint, o.calibration as string, gram, (done, total) => watch.at(done, total));
-  for (const a of p.aims) (a.resolution.notes as string[]).push(...s.notes);
+  for (const a of p.aims) (a.notes as string[]).push(...s.notes);
   return s.statistics;
 }
 
-function resolveTarget(asked: string): { readonly target: Target; readonly chip: Chip } {
+const runtimeNames = (t: Target): readonly string[] =>
+  Object.entries(t.engines.runtimes).flatMap(([name, r]) => [name, ...r.versions.map(v => `${name}@${v}`)]);
+const runtimeName = (r: Runtime | null): string | null => (r === null ? null : r.version === null ? r.name : `${r.name}@${r.version}`);
+/** The engine of a target that `name[@version]` asks for; null where the target has none of that name. */
+export function runtimeOf(target: Target, asked: string | null): Runtime | null {
+  const [name = '', version] = (asked ?? '').split('@', 2);
+  const known = Object.hasOwn(target.engines.runtimes, name) ? target.engines.runtimes[name] : undefined;
+  if (!known) return null;
+  if (version !== undefined && !known.versions.includes(version))
+    throw new Refusal([unknownRuntime(asked as string, runtimeNames(target))]);
+  return { name, version: version ?? null };
+}
+
+export function resolveTarget(asked: string): { readonly target: Target; readonly chip: Chip } {
   const [name, chip] = asked.split(':', 2) as [string, string | undefined];
   const target = Object.hasOwn(targets, name) ? targets[name] : undefined;
   const found = chip === undefined ? target?.chips[0] : target?.chips.find(c => c.name === chip);

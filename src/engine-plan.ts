@@ -1,8 +1,8 @@
 // From chosen forms to files: which tensors lie in which shard, at which byte, and the steps that fill them. Nothing is read here but headers.
 import { createHash } from 'node:crypto';
-import { type CodedForm, type Form, formName, storageOf } from '../ir/form.js';
+import { type CodedForm, type Form, formName, ggufRow, storageOf } from '../ir/form.js';
 import { elements, matrixBytes, sameStorage } from '../ir/storage.js';
-import { dtypeBytes, type EngineFormat, type StoredPiece } from '../targets/engine.js';
+import { dtypeBytes, type EngineFormat, type PackedTensor, type Packing, type StoredPiece } from '../targets/engine.js';
 import { canonicalName } from './checkpoint/names.js';
 import type { TensorEntry } from './checkpoint/safetensors.js';
 import type { Checkpoint } from './checkpoint/shards.js';
@@ -255,23 +255,7 @@ export function planEngine(c: Checkpoint, sources: Sources, r: Resolution, forma
     files.push({ index: i, path, size: at, steps, source: g.reduce((n, u) => n + u.source, 0) });
     bytes += at;
   }
-  // what is dropped is read too: the ledger says what it was
-  for (const { tensor } of gone) {
-    const f = files.find(w => w.steps.some(s => s.kind === 'copy' && s.source.file === tensor.file)) ?? files[0];
-    if (f)
-      files[f.index] = {
-        ...f,
-        steps: [...f.steps, { kind: 'digest', source: { tensor: tensor.name, file: tensor.file, bytes: tensor.bytes } }],
-        source: f.source + entrySize(tensor),
-      };
-  }
-  const lost = new Set(gone.map(g => g.tensor.name));
-  // what is read for its hash alone is used by what is made of its matrix
-  for (const f of files)
-    for (const s of f.steps)
-      if (s.kind === 'digest' && !consumers.has(s.source.tensor) && !lost.has(s.source.tensor))
-        consumers.set(s.source.tensor, ['(its shape is in the headers)']);
-  return {
+  return withDigests({
     files,
     outputs,
     consumers,
@@ -279,7 +263,7 @@ export function planEngine(c: Checkpoint, sources: Sources, r: Resolution, forma
     linked: false,
     bytes,
     passed: outputs.filter(o => o.matrix === null && o.from.length > 0).length,
-  };
+  });
 }
 
 /** Whole shards as they are. */
@@ -319,6 +303,148 @@ function linkedPlan(c: Checkpoint, r: Resolution): EnginePlan {
   };
 }
 
+/** A container's files: cut between tensors, each tensor made of runs of rows in order. */
+export function planPacking(sources: Sources, r: Resolution, packing: Packing): EnginePlan {
+  const byName = new Map(r.chosen.map(x => [x.source.logical.name, x]));
+  const groups: PackedTensor[][] = [];
+  const limit = shardBytes(packing.tensors.reduce((n, t) => n + t.size, 0));
+  let size = 0;
+  for (const t of packing.tensors) {
+    const last = groups.at(-1);
+    if (!last || size + t.size > limit) {
+      groups.push([t]);
+      size = t.size;
+    } else {
+      last.push(t);
+      size += t.size;
+    }
+  }
+  const consumers = new Map<string, string[]>();
+  const outputs: OutputTensor[] = [];
+  const files: FileWork[] = [];
+  const partly = new Map<string, number>(); // tensors read in parts: their hashes take a reading of their own, in the file of their first part
+  const consume = (entry: string, name: string): void => {
+    const list = consumers.get(entry) ?? [];
+    if (list.at(-1) !== name) consumers.set(entry, [...list, name]);
+  };
+  for (const [index, group] of groups.entries()) {
+    const { path, header, at, size: total } = packing.file(index, groups.length, group);
+    const steps: Step[] = [{ kind: 'put', out: 0, bytes: header }];
+    let end = header.length;
+    let source = 0;
+    for (const [i, t] of group.entries()) {
+      const begin = at[i] as number;
+      if (begin > end) steps.push({ kind: 'fill', out: end, size: begin - end, byte: 0 });
+      end = begin + t.size;
+      const from = new Set<string>();
+      let passes = t.runs.length === 1;
+      let out = begin;
+      if (t.constant) steps.push({ kind: 'put', out: begin, bytes: t.constant });
+      for (const run of t.runs) {
+        const x = byName.get(run.tensor);
+        if (!x) throw new Error(`${t.name} is made of ${run.tensor}, which is not chosen`);
+        const s = x.source;
+        const own = [s.entry, ...s.with.filter(w => w.name === s.part.scale?.tensor)];
+        for (const e of own) {
+          from.add(e.name);
+          consume(e.name, t.name);
+        }
+        for (const w of s.with)
+          if (!own.includes(w)) steps.push({ kind: 'digest', source: { tensor: w.name, file: w.file, bytes: w.bytes } });
+        const plain = s.storage.kind === 'plain' && t.form.kind === 'plain' && s.storage.element === t.form.element;
+        if (plain && run.rows === null && run.turn === 'none') {
+          steps.push(copyStep(s.entry, out));
+          out += entrySize(s.entry);
+          source += entrySize(s.entry);
+          continue;
+        }
+        passes = false;
+        const vector = s.logical.shape.length < 2;
+        const turned = vector && run.turn !== 'none';
+        const [rows, columns] = vector
+          ? turned
+            ? [s.logical.shape[0] ?? 1, 1]
+            : [1, s.logical.shape[0] ?? 1]
+          : (s.logical.shape as readonly [number, number]);
+        const taken = run.rows ? run.rows[1] - run.rows[0] : rows;
+        if (run.rows !== null && !partly.has(run.tensor)) {
+          partly.set(run.tensor, index);
+          for (const e of own) steps.push({ kind: 'digest', source: { tensor: e.name, file: e.file, bytes: e.bytes } });
+        }
+        steps.push({
+          kind: 'matrix',
+          part: s.part,
+          storage: s.storage,
+          rows,
+          columns,
+          take: run.rows,
+          turn: run.turn,
+          form: t.form,
+          regions: { codes: out, scales: null, zeros: null, sums: null },
+          name: t.name,
+          statistics: s.logical.name,
+        });
+        source += Math.ceil((taken * columns * elements[s.storage.element].bits) / 8);
+        const [outRows, outColumns] = run.turn === 'transpose' ? [columns, taken] : [taken, columns];
+        out += outRows * (t.form.kind === 'plain' ? (outColumns * elements[t.form.element].bits) / 8 : ggufRow(t.form.type, outColumns));
+      }
+      if (t.runs.length && out !== end) throw new Error(`${t.name} has ${t.size} bytes, its parts ${out - begin}`);
+      const first = t.runs[0] && byName.get(t.runs[0].tensor);
+      outputs.push({
+        name: t.name,
+        dtype: t.dtype,
+        shape: t.shape,
+        size: t.size,
+        file: path,
+        at: begin,
+        from: [...from],
+        matrix: passes || t.constant ? null : t.name,
+        rule: first?.rule ?? 'follows from config.json',
+      });
+    }
+    if (total > end) steps.push({ kind: 'fill', out: end, size: total - end, byte: 0 });
+    files.push({ index, path, size: total, steps, source });
+  }
+  const used = new Set(packing.tensors.flatMap(t => t.runs.map(x => x.tensor)));
+  const why = (s: SourceTensor): string => packing.left.find(l => s.logical.mtp === /MTP/.test(l)) ?? 'the container has no place for it';
+  const gone = [
+    ...sources.dropped,
+    ...sources.carried.map(tensor => ({ tensor, reason: 'the container has no place for it' })),
+    ...r.dropped.flatMap(d => [d.source.entry, ...d.source.with].map(tensor => ({ tensor, reason: d.reason }))),
+    ...r.chosen
+      .filter(x => !used.has(x.source.logical.name))
+      .flatMap(x => [x.source.entry, ...x.source.with].map(tensor => ({ tensor, reason: why(x.source) }))),
+  ];
+  return withDigests({
+    files,
+    outputs,
+    consumers,
+    dropped: gone,
+    linked: false,
+    bytes: files.reduce((n, f) => n + f.size, 0),
+    passed: outputs.filter(o => o.matrix === null && o.from.length > 0).length,
+  });
+}
+/** What is dropped is read too, so that the ledger says what it was; what is read for its hash alone follows from headers. */
+function withDigests(p: EnginePlan & { readonly files: FileWork[]; readonly consumers: Map<string, readonly string[]> }): EnginePlan {
+  const { files, consumers, dropped } = p;
+  for (const { tensor } of dropped) {
+    const f = files.find(w => w.steps.some(s => s.kind === 'copy' && s.source.file === tensor.file)) ?? files[0];
+    if (f)
+      files[f.index] = {
+        ...f,
+        steps: [...f.steps, { kind: 'digest', source: { tensor: tensor.name, file: tensor.file, bytes: tensor.bytes } }],
+        source: f.source + entrySize(tensor),
+      };
+  }
+  const lost = new Set(dropped.map(g => g.tensor.name));
+  for (const f of files)
+    for (const s of f.steps)
+      if (s.kind === 'digest' && !consumers.has(s.source.tensor) && !lost.has(s.source.tensor))
+        consumers.set(s.source.tensor, ['(its shape is in the headers)']);
+  return p;
+}
+
 /** Bytes of memory a thread needs for the largest piece of a plan, beside what Node needs for a thread. */
 export function workingSet(files: readonly FileWork[], piece: number): number {
   let most = 2 << 20;
@@ -346,5 +472,6 @@ export function workingSet(files: readonly FileWork[], piece: number): number {
 export function planDigest(p: EnginePlan): string {
   const h = createHash('sha256');
   for (const o of p.outputs) h.update(`${o.name} ${o.dtype} [${o.shape.join(',')}] ${o.file} ${o.at} ${o.rule} ${o.from.join(' ')}\n`);
+  for (const f of p.files) for (const s of f.steps) if (s.kind === 'put') h.update(s.bytes);
   return h.digest('hex');
 }

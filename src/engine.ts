@@ -4,7 +4,7 @@ import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync } 
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
-import type { EngineDirectory, EngineFormat, EngineModel, Finding } from '../targets/engine.js';
+import type { Companions, EngineDirectory, EngineFormat, EngineModel, Finding, Runtime } from '../targets/engine.js';
 import { type Cache, identity } from './bundle/cache.js';
 import { linkOrCopy, writeText } from './bundle/directory.js';
 import { type Figures, type OutputLine, type SourceLine, type Totals, writeLedger } from './bundle/ledger.js';
@@ -22,6 +22,8 @@ const badNumbers = (name: string, nan: number, infinite: number, file: string, b
     why: 'Codes and scales cannot stand for them; the file is damaged or the training went wrong.',
     next: 'Get the shard again, or keep the tensor with a rule {"tensors": …, "to": "keep"}.',
   });
+const notJson = (file: string, why: string): Problem =>
+  problem('HK3022', `${file} cannot be read: ${why}`, { places: [{ file }], next: 'Get the file again.' });
 const tooLittleMemory = (asked: number, least: number): Problem =>
   problem('HK5101', `--max-memory ${Math.floor(asked / 2 ** 20)}M is less than this compile needs`, {
     why: `One thread takes ${Math.ceil(least / 2 ** 20)} MiB with its largest piece.`,
@@ -273,6 +275,26 @@ export function bareConfig(source: string, keepQuantisation: boolean, noMtp: boo
   return c;
 }
 
+/** The JSON files beside a checkpoint's weights. */
+export function companionsOf(dir: string): Companions {
+  const text = (f: string): string | null => (existsSync(join(dir, f)) ? readFileSync(join(dir, f), 'utf8') : null);
+  const json = (f: string): unknown => {
+    const t = text(f);
+    if (t === null) return null;
+    try {
+      return JSON.parse(t);
+    } catch (e) {
+      throw new Refusal([notJson(f, (e as Error).message)]);
+    }
+  };
+  return {
+    config: json('config.json') as Record<string, unknown>,
+    tokenizer: json('tokenizer.json'),
+    tokenizerConfig: json('tokenizer_config.json'),
+    generationConfig: json('generation_config.json'),
+    chatTemplate: text('chat_template.jinja'),
+  };
+}
 /** Everything of an engine directory but its weights. */
 export function writeCompanions(
   c: Checkpoint,
@@ -282,6 +304,7 @@ export function writeCompanions(
   dir: string,
   o: { readonly recipe: Parameters<EngineFormat['files']>[2]; readonly allowPhantomKeys: boolean },
 ): void {
+  if (format.pack) return; // a container holds config and tokenizer itself
   for (const f of companions) if (existsSync(join(c.dir, f))) linkOrCopy(join(c.dir, f), join(dir, f), 'copy');
   const source = readFileSync(join(c.dir, 'config.json'), 'utf8');
   if (plan.linked) {
@@ -353,6 +376,7 @@ export function account(
   const { totals } = writeLedger(path, sources, outputs, {
     sources: new Map([...c.tensors.values()].map(t => [t.name, t.bytes[1] - t.bytes[0]])),
     files: new Map(plan.files.map(f => [f.path, f.size])),
+    ...(plan.files.some(f => f.path.endsWith('.gguf')) ? { alignment: 32 } : {}),
   });
   return { totals, figures };
 }
@@ -394,16 +418,38 @@ export function openEngineDirectory(dir: string): EngineDirectory & { close(): v
       readAt(fd, bytes, t.bytes[0] + from);
       return bytes;
     },
+    file(name) {
+      let fd = open.get(name);
+      if (fd === undefined) {
+        fd = openSync(join(dir, name), 'r');
+        open.set(name, fd);
+      }
+      const from = fd;
+      return {
+        size: statSync(join(dir, name)).size,
+        read(at, to) {
+          const bytes = new Uint8Array(to - at);
+          readAt(from, bytes, at);
+          return bytes;
+        },
+      };
+    },
     close() {
       for (const fd of open.values()) closeSync(fd);
     },
   };
 }
 /** Hold a directory against its engine's rules. */
-export function checkEngine(dir: string, format: EngineFormat, model: EngineModel, chip: string): readonly Problem[] {
+export function checkEngine(
+  dir: string,
+  format: EngineFormat,
+  model: EngineModel,
+  chip: string,
+  runtime: Runtime | null,
+): readonly Problem[] {
   const d = openEngineDirectory(dir);
   try {
-    return format.check(d, model, chip).map(broken);
+    return format.check(d, model, chip, runtime).map(broken);
   } finally {
     d.close();
   }

@@ -91,7 +91,7 @@ export async function estimate(model: string, o: CompileOptions, watch: Watch): 
         recipe: a.recipe.name,
         files: a.plan.files.length,
         bytes: a.plan.bytes,
-        notes: a.resolution.notes,
+        notes: a.notes,
         forms: [...forms.values()]
           .sort((x, y) => y.bytes - x.bytes || (x.role < y.role ? -1 : 1))
           .map(f => ({ role: f.role, form: f.form, tensors: f.tensors, bytes: f.bytes, bits: (8 * f.bytes) / f.weights })),

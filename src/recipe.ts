@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { type Form, formName } from '../ir/form.js';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
-import type { Chosen, EngineFormat, EngineModel, Engines, LogicalTensor, Recipe, Role, Rule } from '../targets/engine.js';
+import type { Chosen, EngineFormat, EngineModel, Engines, LogicalTensor, Recipe, Role, Rule, Runtime } from '../targets/engine.js';
 import { JsonError, type JsonNode, lineAt, parseJson } from './checkpoint/json.js';
 import type { SourceTensor } from './logical.js';
 
@@ -16,7 +16,7 @@ const badRecipe = (file: string, what: string, line?: number, shows?: string): P
     places: [{ file, ...(line === undefined ? {} : { line }), ...(shows === undefined ? {} : { shows }) }],
     next: 'docs/recipes.md has the fields of a recipe.',
   });
-const notLegal = (target: string, format: string, sentences: readonly string[]): Problem =>
+export const notLegal = (target: string, format: string, sentences: readonly string[]): Problem =>
   problem('HK4501', `The recipe cannot be written for ${target} as ${format}`, {
     why: sentences.join(' '),
     next: 'Choose another recipe, format or chip.',
@@ -165,9 +165,10 @@ export function resolve(
   model: EngineModel,
   target: string,
   chip: string,
+  runtime: Runtime | null,
   strict: boolean,
 ): Resolution {
-  const whole = format.refuses(recipe, model, chip);
+  const whole = format.refuses(recipe, model, chip, runtime);
   if (whole) throw new Refusal([notLegal(`${target}:${chip}`, format.name, [sentence(whole)])]);
   const used = new Set<Rule>();
   const dropped: { readonly source: SourceTensor; readonly reason: string }[] = [];
@@ -187,7 +188,7 @@ export function resolve(
     let form: Form = rule ? format.form(rule) : plainOf(s);
     let because = rule ? `${rule.tensors ?? t.role}: ${formName(form)}` : t.matrix ? `otherwise ${recipe.otherwise}` : 'no linear';
     if (rule && t.mtp && recipe.mtp === 'keep') because = 'mtp keep';
-    const no = format.objection(t, form, chip, recipe);
+    const no = format.objection(t, form, chip, recipe, runtime);
     if (no) {
       const hard = rule !== undefined && (strict || !/columns|rows|absorbed|projections|lm_head/.test(no) || rule.tensors === t.name);
       const seen = objections.get(no) ?? { tensors: [], hard };
@@ -216,4 +217,4 @@ export function resolve(
   return { chosen, dropped, notes };
 }
 /** Names with digits (br1xx, w8a8) stay as they are spelt. */
-const sentence = (s: string): string => `${/^[a-z]+[^a-z0-9]/.test(s) ? s.charAt(0).toUpperCase() : s.charAt(0)}${s.slice(1)}.`;
+export const sentence = (s: string): string => `${/^[a-z]+[^a-z0-9]/.test(s) ? s.charAt(0).toUpperCase() : s.charAt(0)}${s.slice(1)}.`;

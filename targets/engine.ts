@@ -1,6 +1,6 @@
 // What an engine directory is: logical tensors, how each is stored, and the directory as an engine finds it. Shared by the targets' engine.ts.
 
-import type { Form } from '../ir/form.js';
+import type { Form, GgufForm, PlainForm } from '../ir/form.js';
 
 /** What a tensor is for; recipes, legality and conformance speak of these. */
 export type Role =
@@ -36,6 +36,8 @@ export interface LogicalTensor {
   readonly matrix: boolean;
   /** True in an MTP block. */
   readonly mtp: boolean;
+  /** May be absent: a copy of another tensor, or one that only some releases have. */
+  readonly optional?: true;
 }
 
 /** A tensor as a shard's header has it; bytes are absolute in the file. */
@@ -55,6 +57,8 @@ export interface EngineDirectory {
   json(file: string): unknown;
   /** Bytes [from, to) counted from the tensor's first. */
   read(t: StoredTensor, from: number, to: number): Uint8Array;
+  /** A file as bytes: of any kind. */
+  file(name: string): { readonly size: number; read(from: number, to: number): Uint8Array };
 }
 /** One broken rule. */
 export interface Finding {
@@ -91,6 +95,44 @@ export interface EngineModel {
   readonly layers: number;
   readonly tensors: readonly LogicalTensor[];
 }
+/** A tensor of a container that is not safetensors: rows of logical tensors, one run after another. */
+export interface PackedTensor {
+  readonly name: string;
+  readonly dtype: string;
+  /** Row-major, as everywhere here. */
+  readonly shape: readonly number[];
+  readonly size: number;
+  readonly form: PlainForm | GgufForm;
+  readonly runs: readonly {
+    readonly tensor: string;
+    /** Rows [from, to); null: all. */
+    readonly rows: readonly [from: number, to: number] | null;
+    readonly turn: 'none' | 'transpose' | 'interleave-halves';
+  }[];
+  /** Bytes of a tensor that stands in no checkpoint; it has no runs. */
+  readonly constant: Uint8Array | null;
+}
+/** The JSON files of a checkpoint, parsed; null where absent. */
+export interface Companions {
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly tokenizer: unknown;
+  readonly tokenizerConfig: unknown;
+  readonly generationConfig: unknown;
+  readonly chatTemplate: string | null;
+}
+export interface Packing {
+  /** Sentences: what the container cannot hold. With any of these nothing is written. */
+  readonly refused: readonly string[];
+  /** Sentences: what is left out, and why. */
+  readonly left: readonly string[];
+  readonly tensors: readonly PackedTensor[];
+  /** One of `count` files: its header, where each tensor begins, its size. Bytes between tensors are zero. */
+  file(
+    index: number,
+    count: number,
+    tensors: readonly PackedTensor[],
+  ): { readonly path: string; readonly header: Uint8Array; readonly at: readonly number[]; readonly size: number };
+}
 /** A recipe as data: the first rule that fits a tensor says its form. */
 export interface Rule {
   readonly roles?: readonly Role[];
@@ -115,6 +157,11 @@ export interface Recipe {
   /** What the engine does to activations. */
   readonly activations: 'none' | 'int8' | 'fp8';
 }
+/** The engine that is to read a directory; no version means all that are known. */
+export interface Runtime {
+  readonly name: string;
+  readonly version: string | null;
+}
 /** One way an engine wants its directory. */
 export interface EngineFormat {
   readonly name: string;
@@ -124,9 +171,9 @@ export interface EngineFormat {
   /** The form a rule asks for, as this format stores it. */
   form(rule: Rule): Form;
   /** Why a tensor cannot have a form here, as a sentence; null where it can. `chip` is the target's name for it. */
-  objection(t: LogicalTensor, form: Form, chip: string, recipe: Recipe): string | null;
+  objection(t: LogicalTensor, form: Form, chip: string, recipe: Recipe, runtime: Runtime | null): string | null;
   /** Why the recipe as a whole is not for this format; null where it is. */
-  refuses(recipe: Recipe, model: EngineModel, chip: string): string | null;
+  refuses(recipe: Recipe, model: EngineModel, chip: string, runtime: Runtime | null): string | null;
   /** The tensors a matrix becomes, in the order of the file; a kept or plain tensor is not asked for. */
   stored(t: LogicalTensor, form: Form, modelType: string): readonly StoredPiece[];
   /** config.json and further files. `config` is the source's without what was said of the old storage. */
@@ -136,8 +183,10 @@ export interface EngineFormat {
     recipe: Recipe,
     modelType: string,
   ): { readonly config: Record<string, unknown>; readonly extra: readonly { readonly path: string; readonly text: string }[] };
-  /** Broken rules of the written directory. */
-  check(dir: EngineDirectory, model: EngineModel, chip: string): readonly Finding[];
+  /** A container of its own instead of safetensors with config and tokenizer beside them. */
+  readonly pack?: (side: Companions, chosen: readonly Chosen[], model: EngineModel) => Packing;
+  /** Broken rules of the written directory. Tensors of `model` that are `optional` may be absent. Never throws on what it finds. */
+  check(dir: EngineDirectory, model: EngineModel, chip: string, runtime: Runtime | null): readonly Finding[];
 }
 /** The engines of a target: the first format is the default. */
 export interface Engines {
@@ -148,6 +197,13 @@ export interface Engines {
   readonly formatOf: Readonly<Record<string, string>>;
   /** The target's own meaning of a recipe's name, and names of its own. */
   readonly recipes: Readonly<Record<string, Omit<Recipe, 'format' | 'name'> & { readonly about: string }>>;
+  /** Engines by name: versions that are told apart, newest last; formats they read, the usual one first; recipe where none is asked for. */
+  readonly runtimes: Readonly<
+    Record<
+      string,
+      { readonly about: string; readonly versions: readonly string[]; readonly formats: readonly string[]; readonly recipe?: string }
+    >
+  >;
 }
 
 /** Bytes of one element. */

@@ -21,6 +21,8 @@ export interface TargetEntry {
   readonly engine: {
     readonly format: string;
     readonly recipe: string;
+    /** Engine and version that were asked for; null: what all known ones read. */
+    readonly runtime: string | null;
     readonly readers: string;
     readonly totals: Totals['totals'];
   };

@@ -8,6 +8,7 @@ export interface CompileArguments {
   readonly target?: readonly string[];
   readonly quantise?: string;
   readonly format?: string;
+  readonly runtime?: string;
   readonly search?: 'absmax' | 'mse' | 'gptq';
   readonly calibration?: string;
   readonly budget?: number;
@@ -38,6 +39,7 @@ export const optionsFor = (o: Partial<CompileArguments>, version: string): Compi
   targets: o.target ?? ['cpu'],
   quantise: o.quantise ?? null,
   format: o.format ?? null,
+  runtime: o.runtime ?? null,
   state: o.state ?? 'f32',
   mtp: o.mtp ?? null,
   weights: o.weights ?? 'auto',

@@ -85,6 +85,8 @@ export class Stream {
   readonly #open = new Map<string, number>();
   readonly #o: StreamOptions;
   #clock: Clock = { read: 0, convert: 0, hash: 0, write: 0 };
+  /** Figures so far of a tensor that is made of several runs of rows. */
+  #carried: { readonly name: string; readonly figures: Uint8Array } | null = null;
   constructor(options: StreamOptions) {
     this.#o = options;
   }
@@ -96,6 +98,7 @@ export class Stream {
   /** Do one file. Waits for the event loop now and then, so that signals are heard. */
   async file(work: FileWork): Promise<FileResult> {
     this.#clock = { read: 0, convert: 0, hash: 0, write: 0 };
+    this.#carried = null;
     if (work.link) return this.#digests(work);
     const out = new Output(join(this.#o.to, work.path), work.size, this.#clock);
     try {
@@ -214,13 +217,15 @@ export class Stream {
 
   #matrix(m: MatrixStep, out: Output): StepResult {
     const figures = this.#arena.take(figureBytes);
-    this.#arena.bytes(figures, figureBytes).fill(0);
+    if (this.#carried?.name === m.name) this.#arena.bytes(figures, figureBytes).set(this.#carried.figures);
+    else this.#arena.bytes(figures, figureBytes).fill(0);
     const rows = new Rows(this, this.#arena, m, this.#o.piece ?? pieceBytes);
     if (m.turn !== 'none') this.#turned(m, rows, figures, out);
     else if (m.form.kind === 'coded') this.#coded(m, m.form, rows, figures, out);
     else if (m.form.kind === 'plain' || m.form.kind === 'gguf') this.#simple(m, m.form, rows, figures, out);
     else throw new Error('a kept tensor is copied, not converted');
     const all = m.take === null;
+    this.#carried = { name: m.name, figures: this.#arena.bytes(figures, figureBytes).slice() };
     return {
       sources: all ? rows.digests() : [],
       name: m.name,

@@ -137,8 +137,8 @@ const compressed: EngineFormat = {
   name: 'compressed-tensors',
   about: 'W8A8 with a scale a row and one a token, as on CUDA; int4 groups of 32 for routed experts',
   form: usualForm,
-  objection(t, form, chip, recipe) {
-    if (!isCoded(form)) return ascendV1.objection(t, form, chip, recipe);
+  objection(t, form, chip, recipe, runtime) {
+    if (!isCoded(form)) return ascendV1.objection(t, form, chip, recipe, runtime);
     const must = float(t);
     if (must) return must;
     if (form.element === 'i4') {
@@ -214,6 +214,15 @@ export const ascendEngines: Engines = {
   formats: [ascendV1, compressed],
   formatOf: { w4a16: 'compressed-tensors' },
   recipe: 'w8a8',
+  runtimes: {
+    'vllm-ascend': {
+      about: 'vLLM with its Ascend plug-in',
+      versions: ['0.18', '0.23', 'head'],
+      formats: ['ascendv1', 'compressed-tensors'],
+    },
+    sglang: { about: 'SGLang, ModelSlim directories', versions: [], formats: ['ascendv1'] },
+    mindie: { about: 'MindIE', versions: [], formats: ['ascendv1'] },
+  },
   recipes: {
     none: { ...common, about: 'byte for byte', otherwise: 'keep', rules: [] },
     bf16: { ...common, about: 'every matrix in bf16', rules: [] },

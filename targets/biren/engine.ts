@@ -116,6 +116,7 @@ export const birenEngines: Engines = {
   formats: [hub],
   formatOf: {},
   recipe: 'bf16',
+  runtimes: { 'vllm-br': { about: "the vendor's vLLM", versions: [], formats: ['hub'] } },
   recipes: {
     none: { ...common, about: 'byte for byte', otherwise: 'keep', rules: [] },
     bf16: { ...common, about: 'every matrix in bf16', otherwise: 'bf16', rules: [] },

@@ -3,6 +3,7 @@ import type { Form } from '../../ir/form.js';
 import { storageOf } from '../../ir/form.js';
 import { type EngineFormat, type Engines, type LogicalTensor, linearRoles, type Rule } from '../engine.js';
 import { compressedTensors, deepseek, shapeObjection, usualForm } from '../tensors.js';
+import { gguf } from './gguf-format.js';
 
 const safetensors: EngineFormat = {
   name: 'safetensors',
@@ -29,9 +30,13 @@ const safetensors: EngineFormat = {
 const rules = (to: Rule['to'], more: Partial<Rule> = {}): readonly Rule[] => [{ roles: linearRoles, to, ...more }];
 const common = { otherwise: 'keep', mtp: 'keep', activations: 'none' } as const;
 export const cpuEngines: Engines = {
-  formats: [safetensors],
-  formatOf: {},
+  formats: [safetensors, gguf],
+  formatOf: { q8_0: 'gguf', q4_0: 'gguf' },
   recipe: 'none',
+  runtimes: {
+    native: { about: "the project's own program", versions: [], formats: ['safetensors'] },
+    'llama.cpp': { about: 'llama.cpp', versions: [], formats: ['gguf'], recipe: 'bf16' },
+  },
   recipes: {
     none: { ...common, about: 'byte for byte', rules: [] },
     bf16: { ...common, about: 'every matrix in bf16', otherwise: 'bf16', rules: [] },
@@ -46,5 +51,7 @@ export const cpuEngines: Engines = {
     },
     fp8: { ...common, about: 'linears in fp8, blocks of 128 x 128', rules: rules('fp8') },
     mxfp4: { ...common, about: 'linears in mxfp4', rules: rules('mxfp4') },
+    q8_0: { ...common, about: 'linears in Q8_0, the rest bf16 (GGUF)', otherwise: 'bf16', rules: rules('q8_0') },
+    q4_0: { ...common, about: 'linears in Q4_0, the rest bf16 (GGUF)', otherwise: 'bf16', rules: rules('q4_0') },
   },
 };

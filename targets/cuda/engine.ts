@@ -210,7 +210,9 @@ const w8a8Int8: EngineFormat = {
   readers: 'SGLang: read in its source, not run here',
   objection(t, form) {
     if (!isCoded(form)) return form.kind === 'gguf' ? 'GGUF is for llama.cpp on the CPU' : null;
-    return form.element === 'i8' ? compressed.objection(t, form, '', { activations: 'int8' } as Recipe) : 'this format has int8 alone';
+    return form.element === 'i8'
+      ? compressed.objection(t, form, '', { activations: 'int8' } as Recipe, null)
+      : 'this format has int8 alone';
   },
   refuses: (recipe: Recipe, model: EngineModel) =>
     recipe.rules.some(r => r.roles?.includes('expert') && r.to !== 'int8') && model.tensors.some(t => t.role === 'expert')
@@ -226,6 +228,10 @@ export const cudaEngines: Engines = {
   formats: [compressed, fp8, w8a8Int8],
   formatOf: { fp8: 'fp8' },
   recipe: 'none',
+  runtimes: {
+    vllm: { about: 'vLLM', versions: [], formats: ['compressed-tensors', 'fp8'] },
+    sglang: { about: 'SGLang', versions: [], formats: ['compressed-tensors', 'fp8', 'w8a8_int8'] },
+  },
   recipes: {
     none: { ...common, about: "byte for byte: DeepSeek's FP8 and FP4 as released", otherwise: 'keep', rules: [] },
     bf16: { ...common, about: 'every matrix in bf16', rules: [] },
