@@ -3,15 +3,14 @@
 //
 //   node out/bench/bench/decode.js [--schemes none,int8,int4] [--prompt 128] [--decode 48] [--threads N] [--dir DIR]
 import { execFileSync, spawnSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { Program } from '../ir/program.js';
-import { openCheckpoint } from '../src/checkpoint/shards.js';
 import { compile, plan } from '../src/compile.js';
-import { expectedTensors } from '../src/models/index.js';
+import { writeModel } from './model.js';
 
 const config = {
   architectures: ['DeepseekV2ForCausalLM'],
@@ -50,75 +49,6 @@ const config = {
   bos_token_id: 0,
   eos_token_id: 1,
 };
-
-/** Normal numbers in bf16, standard deviation 0.02; the same every time. */
-function randomBf16(count: number): Uint16Array {
-  const out = new Uint16Array(count);
-  const one = new Float32Array(1);
-  const bits = new Uint32Array(one.buffer);
-  let s = 2463534242;
-  const unit = (): number => {
-    s ^= s << 13;
-    s ^= s >>> 17;
-    s ^= s << 5;
-    return ((s >>> 0) + 0.5) / 4294967296;
-  };
-  for (let i = 0; i < count; i++) {
-    one[0] = 0.02 * Math.sqrt(-2 * Math.log(unit())) * Math.cos(2 * Math.PI * unit());
-    out[i] = bits[0]! >>> 16;
-  }
-  return out;
-}
-
-/** The checkpoint: shards of about 1 GB, norms of ones, matrices cut from one stretch of random numbers at changing places. */
-function writeModel(dir: string): void {
-  if (existsSync(join(dir, 'config.json'))) return;
-  const staging = `${dir}.new`;
-  rmSync(staging, { recursive: true, force: true });
-  mkdirSync(staging, { recursive: true });
-  writeFileSync(join(staging, 'config.json'), JSON.stringify(config, null, 2));
-  const parsed = openCheckpoint(join(staging, 'config.json'), { headersOnly: true }).config;
-  const pool = new Uint8Array(randomBf16(1 << 23).buffer);
-  const ones = new Uint8Array(new Uint16Array(8192).fill(0x3f80).buffer);
-  const shards: { name: string; shape: readonly number[]; bytes: number }[][] = [[]];
-  let size = 0;
-  for (const t of expectedTensors(parsed)) {
-    const bytes = t.shape.reduce((a, b) => a * b, 2);
-    if (size + bytes > 1e9) {
-      shards.push([]);
-      size = 0;
-    }
-    shards.at(-1)!.push({ name: t.name, shape: t.shape, bytes });
-    size += bytes;
-  }
-  const map: Record<string, string> = {};
-  let turn = 0;
-  shards.forEach((tensors, i) => {
-    const file = `model-${String(i + 1).padStart(5, '0')}-of-${String(shards.length).padStart(5, '0')}.safetensors`;
-    let at = 0;
-    const head = Object.fromEntries(
-      tensors.map(t => [t.name, { dtype: 'BF16', shape: t.shape, data_offsets: [at, (at += t.bytes)] }] as const),
-    );
-    const json = Buffer.from(JSON.stringify(head));
-    const padded = Buffer.alloc(8 + Math.ceil(json.length / 64) * 64 + 56, 0x20);
-    padded.writeBigUInt64LE(BigInt(padded.length - 8));
-    json.copy(padded, 8);
-    const fd = openSync(join(staging, file), 'w');
-    writeSync(fd, padded);
-    for (const t of tensors) {
-      map[t.name] = file;
-      const from = t.shape.length === 1 ? ones : pool;
-      for (let left = t.bytes; left > 0; ) {
-        const start = t.shape.length === 1 ? 0 : (turn++ * 4_001_826) % (pool.length >> 1);
-        const some = Math.min(left, from.length - start);
-        left -= writeSync(fd, from, start, some);
-      }
-    }
-    closeSync(fd);
-  });
-  writeFileSync(join(staging, 'model.safetensors.index.json'), JSON.stringify({ metadata: {}, weight_map: map }));
-  renameSync(staging, dir);
-}
 
 interface Work {
   /** Bytes of weights and scales that one token reads. */
@@ -167,7 +97,7 @@ const header = fileURLToPath(new URL('../targets/cpu/header', import.meta.url));
 mkdirSync(o.dir, { recursive: true });
 process.stderr.write(`model and bundles in ${o.dir}\n`);
 const model = join(o.dir, 'model');
-writeModel(model);
+writeModel(model, config);
 const verbs = join(o.dir, 'verbs');
 execFileSync(compiler, [
   ...['-std=c17', '-O3', '-march=native', '-ffp-contract=fast', '-fopenmp-simd', `-I${header}`],

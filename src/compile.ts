@@ -83,8 +83,20 @@ export interface Watch {
   step(text: string): void;
   at(done: number, total: number): void;
 }
+/** Seconds of a compile's parts. */
+export interface Phases {
+  /** Headers, graph, recipe, plan. */
+  prepare: number;
+  /** Source bytes to output bytes. */
+  weights: number;
+  /** Holding engine directories against their rules. */
+  check: number;
+  /** Programs, hashes of what is left, putting the bundle in place. */
+  rest: number;
+}
 export interface Compiled {
   readonly manifest: Manifest;
+  readonly phases: Readonly<Phases>;
   /** By target directory. */
   readonly engines: Readonly<
     Record<
@@ -211,18 +223,22 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch)
 export async function compile(modelDir: string, o: CompileOptions, watch: Watch): Promise<Compiled> {
   checkOutput(o.out, modelDir, o.force);
   const baseline = o.gate ? readBaseline(o.gate) : null;
+  const began = performance.now();
+  const phases: Phases = { prepare: 0, weights: 0, check: 0, rest: 0 };
   const p = await prepare(modelDir, o, watch);
+  phases.prepare = (performance.now() - began) / 1e3;
   const statistics = o.calibration ? await calibrated(p, o, watch) : {};
   const work = openWork(o.out, fingerprint(p, o), o.restart === true);
   try {
-    const done = await build(p, o, statistics, work, watch);
+    const done = await build(p, o, statistics, work, watch, phases);
     if (baseline) {
       const worse = Object.values(done.engines).flatMap(e => gate(e.figures, baseline));
       if (worse.length) throw new Refusal(worse);
     }
     work.commit();
     finish(p, o, done);
-    return { manifest: done.manifest, engines: done.engines };
+    phases.rest = (performance.now() - began) / 1e3 - phases.prepare - phases.weights - phases.check;
+    return { manifest: done.manifest, engines: done.engines, phases };
   } catch (e) {
     const io = e as NodeJS.ErrnoException;
     if (e instanceof Interrupted) {
@@ -238,7 +254,7 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
 }
 const countDone = (w: Work): number => readFileSync(join(w.tree, '../journal.jsonl'), 'utf8').trim().split('\n').length - 1;
 
-interface Built extends Compiled {
+interface Built extends Omit<Compiled, 'phases'> {
   readonly remember: readonly (() => void)[];
 }
 async function build(
@@ -247,7 +263,12 @@ async function build(
   statistics: Readonly<Record<string, Float32Array>>,
   work: Work,
   watch: Watch,
+  phases: Phases,
 ): Promise<Built> {
+  const timed = <T>(phase: 'weights' | 'check', begin: number, value: T): T => {
+    phases[phase] += (performance.now() - begin) / 1e3;
+    return value;
+  };
   const cache = o.noCache ? null : new Cache();
   const entries: TargetEntry[] = [];
   const known = new Map<string, { readonly sha256: string; readonly bytes: number }>();
@@ -271,7 +292,9 @@ async function build(
         ? `bring the weights for ${a.target.name}, byte for byte`
         : `write ${a.format.name} for ${a.target.name} (${a.recipe.name})`,
     );
+    const start = performance.now();
     const { results, resumed, cached } = await writeWeights(p.checkpoint, a.plan, work, `${a.directory}/engine`, key, options, watch);
+    timed('weights', start, null);
     writeCompanions(p.checkpoint, a.plan, a.resolution, a.format, join(at, 'engine'), {
       recipe: a.recipe,
       allowPhantomKeys: o.allowPhantomKeys,
@@ -281,7 +304,7 @@ async function build(
     for (const r of results.values()) known.set(`${a.directory}/engine/${r.path}`, { sha256: r.sha256, bytes: r.bytes });
     watch.step(`hold ${a.directory}/engine against the rules of ${a.format.name}`);
     const kept = { ...p.engineModel, tensors: a.resolution.chosen.map(x => x.tensor) };
-    const broken = checkEngine(join(at, 'engine'), a.format, kept, a.chip.name, a.runtime);
+    const broken = timed('check', performance.now(), checkEngine(join(at, 'engine'), a.format, kept, a.chip.name, a.runtime));
     if (broken.length) throw new Refusal(broken);
     const notes = [...a.notes];
     if (a.target.native && !a.chip.engineOnly && !a.format.pack) {

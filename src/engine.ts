@@ -4,7 +4,7 @@ import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync } 
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
-import type { Companions, EngineDirectory, EngineFormat, EngineModel, Finding, Runtime } from '../targets/engine.js';
+import type { Companions, EngineDirectory, EngineFormat, EngineModel, Finding, LogicalTensor, Runtime } from '../targets/engine.js';
 import { type Cache, identity } from './bundle/cache.js';
 import { linkOrCopy, writeText } from './bundle/directory.js';
 import { type Figures, type OutputLine, type SourceLine, type Totals, writeLedger } from './bundle/ledger.js';
@@ -449,7 +449,10 @@ export function checkEngine(
 ): readonly Problem[] {
   const d = openEngineDirectory(dir);
   try {
-    return format.check(d, model, chip, runtime).map(broken);
+    // what may be absent and is, is not asked for
+    const there = (t: LogicalTensor): boolean => d.tensors.has(t.name) || d.tensors.has(t.name.replace(/\.weight$/, '.weight_packed'));
+    const tensors = model.tensors.filter(t => !t.optional || there(t));
+    return format.check(d, { ...model, tensors }, chip, runtime).map(broken);
   } finally {
     d.close();
   }

@@ -53,6 +53,22 @@ function layerOf(name: string, layers: number): number {
   return m ? Number(m[1]) : -1;
 }
 
+/** A tensor by its name in the family's spelling. */
+export function logicalTensor(name: string, shape: readonly number[], layers: number, optional = false): LogicalTensor {
+  const role = roleOf(name);
+  const layer = layerOf(name, layers);
+  return {
+    name,
+    shape,
+    role,
+    layer,
+    expert: role === 'expert' ? Number(/\.experts\.(\d+)\./.exec(name)?.[1]) : null,
+    matrix: shape.length === 2 && matrixRoles.includes(role) && !name.endsWith('.ape') && !name.endsWith('weights_proj.weight'),
+    mtp: layer >= layers,
+    ...(optional ? { optional } : {}),
+  };
+}
+
 export function sourcesOf(config: ModelConfig, model: Model, tensors: ReadonlyMap<string, TensorEntry>): Sources {
   const list: SourceTensor[] = [];
   const seen = new Set<string>();
@@ -64,24 +80,12 @@ export function sourcesOf(config: ModelConfig, model: Model, tensors: ReadonlyMa
       if (seen.has(part.tensor)) continue;
       const entry = tensors.get(part.tensor) as TensorEntry;
       const name = canonicalName(part.tensor, config.family).replace(/\.weight_packed$/, '.weight');
-      const role = roleOf(name);
-      const layer = layerOf(name, config.layers);
-      const expert = role === 'expert' ? Number(/\.experts\.(\d+)\./.exec(name)?.[1]) : null;
       const beside = part.tensor.replace(/weight_packed$/, 'weight_shape');
       const shapes = beside !== part.tensor ? tensors.get(beside) : undefined;
       const more = [...(part.scale ? [tensors.get(part.scale.tensor) as TensorEntry] : []), ...(shapes ? [shapes] : [])];
       for (const t of [part.tensor, ...more.map(m => m.name)]) seen.add(t);
-      const own = stacked ? shape.slice(1) : shape;
       list.push({
-        logical: {
-          name,
-          shape: own,
-          role,
-          layer,
-          expert,
-          matrix: own.length === 2 && matrixRoles.includes(role) && !name.endsWith('.ape') && !name.endsWith('weights_proj.weight'),
-          mtp: layer >= config.layers,
-        },
+        logical: logicalTensor(name, stacked ? shape.slice(1) : shape, config.layers),
         part,
         storage: v.type.storage,
         entry,

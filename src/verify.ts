@@ -1,12 +1,14 @@
 // What proves a model: a bundle's files against their hashes; the native program against the reference, value by value; either against recorded
 // results. Figures are the largest absolute difference.
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import { buildNative } from './build.js';
-import { checkFiles } from './bundle/manifest.js';
+import { checkFiles, readManifest } from './bundle/manifest.js';
 import { readAt, readHeader } from './checkpoint/safetensors.js';
+import { resolveTarget, runtimeOf } from './compile.js';
+import { conform } from './conformance.js';
 import { compiler } from './doctor.js';
 import type { Step } from './reference/index.js';
 import { findRunnable } from './run.js';
@@ -73,26 +75,54 @@ const within = (name: string, difference: number, tolerance: number, note = ''):
   note,
 });
 
+const found = (name: string, bad: readonly Problem[], note: string): Check => ({
+  name,
+  difference: null,
+  tolerance: null,
+  passed: bad.length === 0,
+  note,
+});
+
+/** Hold a directory against what an engine wants, and nothing else. */
+export function verifyEngine(
+  path: string,
+  asked: { readonly engine: string; readonly format: string | null; readonly runtime: string | null },
+): Verification {
+  const { target, chip } = resolveTarget(asked.engine);
+  const c = conform(path, target, chip, asked.format, runtimeOf(target, asked.runtime));
+  const check = found(
+    `rules of ${c.format} for ${target.name}:${chip.name}`,
+    c.problems,
+    `${c.tensors} tensors of the model; ${c.readers}`,
+  );
+  return { path, verified: { reference: null, compiled: null }, checks: [check], problems: c.problems };
+}
+
 /** Check a bundle or a checkpoint. `say` is told what is being done. */
 export async function verify(path: string, o: VerifyOptions, say: (text: string) => void): Promise<Verification> {
-  const r = findRunnable(path);
   const checks: Check[] = [];
   const problems: Problem[] = [];
   let compiled: string | null = null;
-  try {
-    if (r.manifest) {
-      say('hash every file');
-      const bad = checkFiles(path, r.manifest);
-      problems.push(...bad);
-      checks.push({
-        name: `${Object.keys(r.manifest.files).length} files`,
-        difference: null,
-        tolerance: null,
-        passed: bad.length === 0,
-        note: 'SHA-256 as recorded',
-      });
-      if (bad.length) return { path, verified: { reference: null, compiled }, checks, problems };
+  const manifest = statSync(path).isDirectory() && existsSync(join(path, 'bundle.json')) ? readManifest(path) : null;
+  if (manifest) {
+    say('hash every file');
+    const bad = checkFiles(path, manifest);
+    problems.push(...bad);
+    checks.push(found(`${Object.keys(manifest.files).length} files`, bad, 'SHA-256 as recorded'));
+    if (bad.length) return { path, verified: { reference: null, compiled }, checks, problems };
+    for (const t of manifest.targets) {
+      say(`hold ${t.directory}/engine against the rules of ${t.engine.format}`);
+      const { target, chip } = resolveTarget(`${t.target}:${t.chip}`);
+      const c = conform(join(path, t.directory, 'engine'), target, chip, t.engine.format, runtimeOf(target, t.engine.runtime));
+      problems.push(...c.problems);
+      checks.push(found(`${t.directory}/engine: rules of ${c.format}`, c.problems, c.readers));
     }
+    // without a program of its own there is nothing to run here
+    if (problems.length || !manifest.targets.some(t => t.target === 'cpu' && existsSync(join(path, t.directory, 'native'))))
+      return { path, verified: { reference: null, compiled }, checks, problems };
+  }
+  const r = findRunnable(path);
+  try {
     const wantNative = o.with === 'native' || (o.with === 'auto' && compiler() !== null);
     say('start the reference interpreter');
     const reference = await openReference(r.engineDir, r.options);

@@ -96,7 +96,7 @@ export async function compileCommand(model: string, o: CompileArguments, version
     watch.done();
     if (dumps.length) print(dumps.join('\n'));
     const seconds = (Date.now() - started) / 1000;
-    if (o.json) printJson({ ok: true, out: o.out, seconds, manifest: done.manifest });
+    if (o.json) printJson({ ok: true, out: o.out, seconds, phases: done.phases, manifest: done.manifest });
     else if (!o.quiet) tell(done, o.out);
     return 0;
   } finally {

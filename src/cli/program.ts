@@ -142,8 +142,11 @@ export async function run(args: readonly string[], version: string): Promise<num
 
   program
     .command('verify')
-    .description('check a bundle: its files, and the native program against the reference, layer by layer')
-    .argument('<model>', 'compiled bundle, or checkpoint directory')
+    .description("check a bundle: its files, each engine's rules, and the native program against the reference, layer by layer")
+    .argument('<model>', 'compiled bundle, checkpoint directory, or with --engine any directory of weights')
+    .option('--engine <target>', "hold the directory against the rules of this target's engines alone, target[:chip]")
+    .option('--format <name>', 'with --engine: the form it is to be in; else told from what lies there')
+    .option('--runtime <name>', 'with --engine: the engine, name or name@version')
     .option('--golden <file>', 'compare with recorded logits (seqN.input_ids, seqN.logits, … in a safetensors file)')
     .option('--tolerance <t>', 'largest difference of a logit', real, 2e-4)
     .addOption(new Option('--with <engine>', 'what is checked').choices(['auto', 'native', 'reference']).default('auto'))

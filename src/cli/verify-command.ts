@@ -1,9 +1,12 @@
 // hkgai verify: what was checked, how far off it is, and what that proves.
-import { verify } from '../verify.js';
+import { verify, verifyEngine } from '../verify.js';
 import { out, type ProgressStyle, print, printJson, progress, say, table, tellProblem } from './terminal.js';
 
 export interface VerifyArguments {
   readonly golden?: string;
+  readonly engine?: string;
+  readonly format?: string;
+  readonly runtime?: string;
   readonly tolerance: number;
   readonly with: 'auto' | 'native' | 'reference';
   readonly json?: boolean;
@@ -14,7 +17,10 @@ export interface VerifyArguments {
 export async function verifyCommand(path: string, o: VerifyArguments): Promise<number> {
   const watch = await progress(o.quiet || o.json ? 'none' : o.progress);
   try {
-    const v = await verify(path, { golden: o.golden ?? null, tolerance: o.tolerance, with: o.with }, text => watch.step(text));
+    const v =
+      o.engine === undefined
+        ? await verify(path, { golden: o.golden ?? null, tolerance: o.tolerance, with: o.with }, text => watch.step(text))
+        : verifyEngine(path, { engine: o.engine, format: o.format ?? null, runtime: o.runtime ?? null });
     watch.done();
     const exit = v.problems[0]?.exit ?? (v.checks.every(c => c.passed) ? 0 : 6);
     if (o.json) printJson({ ok: exit === 0, exit, ...v });
