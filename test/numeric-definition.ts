@@ -63,7 +63,15 @@ export function encode(
   rows: number,
   columns: number,
   form: CodedForm,
-): { readonly codes: Uint8Array; readonly scales: Uint8Array; readonly zeros: Uint8Array; readonly decoded: Float32Array } {
+): {
+  readonly codes: Uint8Array;
+  readonly scales: Uint8Array;
+  readonly zeros: Uint8Array;
+  readonly decoded: Float32Array;
+  /** Quotients more than a half outside the codes' range. */
+  readonly saturated: number;
+} {
+  let saturated = 0;
   const z = codedSizes({ ...form, layout: form.layout === 'row-pairs' ? 'bytes' : form.layout }, rows, columns);
   const codes = new Uint8Array(rows * z.pitch).fill(form.element === 'i4' && form.layout === 'packed' ? (form.zero ? 0 : 0x88) : 0);
   const scales = new Uint8Array(z.scales);
@@ -107,6 +115,10 @@ export function encode(
       for (let r = R; r < r1; r++)
         for (let c = C; c < c1; c++) {
           const t = f(values[r * columns + c]! / s);
+          const [bottom, ceiling] = { i8: [-127, 127], i4: form.zero ? [-zero, 15 - zero] : [-8, 7], f8e4m3: [-448, 448], f4e2m1: [-6, 6] }[
+            form.element
+          ];
+          if (t > ceiling! + 0.5 || t < bottom! - 0.5) saturated++;
           let code: number;
           let value: number;
           if (form.element === 'f8e4m3' || form.element === 'f4e2m1') {
@@ -128,7 +140,7 @@ export function encode(
           } else codes[r * z.pitch + c] = code;
         }
     }
-  return { codes, scales, zeros, decoded };
+  return { codes, scales, zeros, decoded, saturated };
 }
 /** ggml's own rule for a row of blocks of 32. */
 export function encodeGguf(type: 'Q8_0' | 'Q4_0', x: Float32Array): Uint8Array {

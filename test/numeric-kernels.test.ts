@@ -194,6 +194,7 @@ describe('encoders by absmax', () => {
           if (kind !== 'tiny') expect(got.figures.relative).toBeCloseTo(Math.sqrt(e2 / (x2 || 1)), 5);
           expect(Math.abs(got.figures.largestError - most)).toBeLessThanOrEqual(most * 1e-5);
           expect(got.figures.largest).toBe(v.reduce((a, b) => Math.max(a, Math.abs(b)), 0));
+          expect(got.figures.saturated).toBe(want.saturated);
         }
     });
   it('finds NaN and infinity instead of spreading them', () => {
@@ -290,6 +291,43 @@ describe('plain casts and GGUF blocks', () => {
           throw new Error(`${kind}: ${x} (${bitsOf(x).toString(16)}) gave ${got[i]?.toString(16)}, not ${code(x).toString(16)}`);
       });
     }
+  });
+  for (const [kind, name, code, value] of [
+    [0, 'bf16', bf16Code, (c: number) => ofBits((c << 16) >>> 0)],
+    [1, 'f16', f16Code, f16Value],
+  ] as const)
+    it(`${name}: rows of usual values, and what was lost`, () => {
+      const list = [...values(7, 1031, 'plain'), ...values(3, 1024, 'mixed'), ...values(2, 333, 'ties')];
+      for (let e = 0; e < 70; e++) list.push(2 ** -e, -(2 ** -e) * 1.0009765625, 3 * 2 ** (-e - 14)); // down through the subnormals
+      const v = Float32Array.from(list);
+      arena.reset();
+      const at = place(raw(v));
+      const to = arena.take(v.length * 2);
+      const figures = place(new Uint8Array(figureBytes));
+      k.encodePlain(kind, at, v.length, to, figures);
+      const got = new Uint16Array(k.memory.buffer, to, v.length);
+      let [e2, x2, most] = [0, 0, 0];
+      v.forEach((x, i) => {
+        if (got[i] !== code(x)) throw new Error(`${x} gave ${got[i]?.toString(16)}, not ${code(x).toString(16)}`);
+        const d = x - value(code(x));
+        e2 += d * d;
+        x2 += x * x;
+        most = Math.max(most, Math.abs(d));
+      });
+      const f = readFigures(new Float64Array(k.memory.buffer.slice(figures, figures + figureBytes)));
+      expect(f.count).toBe(v.length);
+      expect(f.relative).toBeCloseTo(Math.sqrt(e2 / x2), 7);
+      expect([f.largestError, f.largest]).toEqual([most, v.reduce((a, b) => Math.max(a, Math.abs(b)), 0)]);
+    });
+  it('Q4_0 counts what its one-sided range cuts', () => {
+    arena.reset();
+    const v = Float32Array.from({ length: 32 }, (_, i) => (i === 0 ? -8 : i === 1 ? 8 : 1));
+    const at = place(raw(v));
+    const to = arena.take(18);
+    const figures = place(new Uint8Array(figureBytes));
+    k.encodeGguf(1, 0, at, 32, to, 0, figures);
+    const f = readFigures(new Float64Array(k.memory.buffer.slice(figures, figures + figureBytes)));
+    expect([f.saturated, f.largestError]).toEqual([1, 1]);
   });
   for (const type of ['Q8_0', 'Q4_0'] as const)
     it(`${type} equals ggml's rule`, () => {

@@ -317,14 +317,17 @@ function absmaxScale(element: i32, scaleKind: i32, am: f32): f32 {
   const s = rounded(scaleKind, am / top);
   return s == 0 ? 1 : s;
 }
-/** errorOf for one row of 32 int4 values, which stay in registers while all scales are tried. */
+/** The error of what a search of 32 values found. */
+let foundError: f32 = 0;
+/** errorOf for one row of 32 values of whole codes, which stay in registers while all scales are tried. */
 // @ts-ignore: decorator
-@inline function search32As(weigh: bool, x: usize, scaleKind: i32, start: f32, w: usize): f32 {
-  const lo = f32x4.splat(-8), hi = f32x4.splat(7), g = f32x4.splat(kMagic);
+@inline function search32As(element: i32, weigh: bool, x: usize, scaleKind: i32, start: f32, w: usize): f32 {
+  const lo = f32x4.splat(least(element)), hi = f32x4.splat(most(element)), g = f32x4.splat(kMagic);
   const v0 = v128.load(x), v1 = v128.load(x, 16), v2 = v128.load(x, 32), v3 = v128.load(x, 48), v4 = v128.load(x, 64), v5 = v128.load(x, 80), v6 = v128.load(x, 96), v7 = v128.load(x, 112);
-  let best = start, least: f32 = Infinity;
-  for (let i: i32 = 0; i < fourBitTries; i++) {
-    let c = start * (<f32>1 - <f32>0.025 * <f32>i);
+  let best = start, found: f32 = Infinity;
+  const step: f32 = element == E_I8 ? 0.004 : 0.025, tries = element == E_I8 ? 12 : fourBitTries; // 32 values in eight bits: little is to be cut
+  for (let i: i32 = 0; i < tries; i++) {
+    let c = start * (<f32>1 - step * <f32>i);
     if (scaleKind != S_F32) {
       c = scaleKind == S_BF16 || scaleKind == S_BF16_AS_F32 ? reinterpret<f32>((reinterpret<u32>(c) + 0x7fff + ((reinterpret<u32>(c) >> 16) & 1)) & 0xffff0000) : rounded(scaleKind, c);
       if (c == 0) break;
@@ -334,12 +337,17 @@ function absmaxScale(element: i32, scaleKind: i32, am: f32): f32 {
     const d = f32x4.add(off32(weigh, v4, w + 64, s, inv, lo, hi, g), off32(weigh, v5, w + 80, s, inv, lo, hi, g)), f = f32x4.add(off32(weigh, v6, w + 96, s, inv, lo, hi, g), off32(weigh, v7, w + 112, s, inv, lo, hi, g));
     const e = f32x4.add(f32x4.add(a, b), f32x4.add(d, f));
     const t = f32x4.extract_lane(e, 0) + f32x4.extract_lane(e, 1) + (f32x4.extract_lane(e, 2) + f32x4.extract_lane(e, 3));
-    if (t < least) { least = t; best = c; }
+    if (t < found) { found = t; best = c; }
   }
+  foundError = found;
   return best;
 }
-function search32(x: usize, scaleKind: i32, start: f32): f32 { return search32As(false, x, scaleKind, start, 0); }
-function search32w(x: usize, scaleKind: i32, start: f32, w: usize): f32 { return search32As(true, x, scaleKind, start, w); }
+function search32(x: usize, scaleKind: i32, start: f32): f32 { return search32As(E_I4, false, x, scaleKind, start, 0); }
+function search32w(x: usize, scaleKind: i32, start: f32, w: usize): f32 { return search32As(E_I4, true, x, scaleKind, start, w); }
+function search32I8(x: usize, start: f32): f32 { return search32As(E_I8, false, x, S_F16, start, 0); }
+function search32I8w(x: usize, start: f32, w: usize): f32 { return search32As(E_I8, true, x, S_F16, start, w); }
+function search32I4(x: usize, start: f32): f32 { return search32As(E_I4, false, x, S_F16, start, 0); }
+function search32I4w(x: usize, start: f32, w: usize): f32 { return search32As(E_I4, true, x, S_F16, start, w); }
 // @ts-ignore: decorator
 @inline function off32(weigh: bool, v: v128, w: usize, s: v128, inv: v128, lo: v128, hi: v128, g: v128): v128 {
   const d = f32x4.sub(v, f32x4.mul(f32x4.sub(f32x4.add(f32x4.pmin(f32x4.pmax(f32x4.mul(v, inv), lo), hi), g), g), s));
@@ -556,7 +564,7 @@ function flush(figures: usize): void {
   add(figures + F_Y2, sum4(accY));
   const m = max(max(i32x4.extract_lane(accM, 0), i32x4.extract_lane(accM, 1)), max(i32x4.extract_lane(accM, 2), i32x4.extract_lane(accM, 3)));
   store<f64>(figures + F_MAX_E, max(load<f64>(figures + F_MAX_E), <f64>reinterpret<f32>(m)));
-  add(figures + F_SATURATED, <f64>(i32x4.extract_lane(accS, 0) + i32x4.extract_lane(accS, 1) + i32x4.extract_lane(accS, 2) + i32x4.extract_lane(accS, 3)));
+  add(figures + F_SATURATED, -<f64>(i32x4.extract_lane(accS, 0) + i32x4.extract_lane(accS, 1) + i32x4.extract_lane(accS, 2) + i32x4.extract_lane(accS, 3)));
   accX = accE = accY = accM = accS = i32x4.splat(0);
 }
 
@@ -587,12 +595,11 @@ export function convert(
 
 // ---- plain targets, and the blocks of GGUF
 
-/** f32 values to bf16 (to 0), f16 (1) or f32 (2); figures as above, values that change are counted as saturated only where they overflow. */
-export function encodePlain(to: i32, x: usize, n: u32, d: usize, figures: usize): void {
+/** One value after another, figures in f64: for what does not fill vectors, is not finite, or is too large for sums of f32. */
+function plainSlow(to: i32, x: usize, n: u32, d: usize, figures: usize): void {
   let x2: f64 = 0, e2: f64 = 0, y2: f64 = 0, mx: f64 = load<f64>(figures + F_MAX_X), me: f64 = load<f64>(figures + F_MAX_E);
-  let p = x;
   const e = x + (<usize>n << 2);
-  for (; p < e; p += 4) {
+  for (let p = x; p < e; p += 4) {
     const v = load<f32>(p);
     let y: f32;
     if (to == 0) { const b = toBf16(v); store<u16>(d, <u16>b); d += 2; y = reinterpret<f32>(b << 16); }
@@ -609,79 +616,164 @@ export function encodePlain(to: i32, x: usize, n: u32, d: usize, figures: usize)
   add(figures + F_X2, x2); add(figures + F_E2, e2); add(figures + F_Y2, y2); add(figures + F_COUNT, <f64>n);
   store<f64>(figures + F_MAX_X, mx); store<f64>(figures + F_MAX_E, me);
 }
-/** bf16 from f32 bits where nothing is lost: the upper halves. True where every value was exact. */
-export function exactBf16(x: usize, n: u32, d: usize): bool {
-  const low = i32x4.splat(0xffff);
-  let lost = i32x4.splat(0);
-  const e = x + (<usize>n << 2);
-  for (; x < e; x += 32, d += 16) {
-    const a = v128.load(x), b = v128.load(x, 16);
-    lost = v128.or(lost, v128.or(v128.and(a, low), v128.and(b, low)));
-    v128.store(d, i16x8.shuffle(a, b, 1, 3, 5, 7, 9, 11, 13, 15));
+/** bf16 of finite values in the upper halves, nearest, half to even. */
+// @ts-ignore: decorator
+@inline function nearBf16(v: v128): v128 {
+  return v128.and(i32x4.add(i32x4.add(v, i32x4.splat(0x7fff)), v128.and(i32x4.shr_u(v, 16), i32x4.splat(1))), i32x4.splat(0xffff0000));
+}
+/** Codes of f16, nearest, half to even, of values below 65520. */
+// @ts-ignore: decorator
+@inline function codeF16(v: v128): v128 {
+  const a = v128.and(v, i32x4.splat(kAbs)), sign = v128.and(i32x4.shr_u(v, 16), i32x4.splat(0x8000));
+  const normal = i32x4.shr_u(i32x4.sub(i32x4.add(i32x4.add(a, i32x4.splat(0xfff)), v128.and(i32x4.shr_u(a, 13), i32x4.splat(1))), i32x4.splat(0x38000000)), 13);
+  const low = i32x4.sub(f32x4.add(a, f32x4.splat(0.5)), i32x4.splat(0x3f000000)); // the unit in the last place of 0.5 is 2^-24
+  return v128.or(v128.bitselect(low, normal, i32x4.lt_u(a, i32x4.splat(0x38800000))), sign);
+}
+// @ts-ignore: decorator
+@inline function valueF16(c: v128): v128 {
+  const m = f32x4.mul(i32x4.shl(v128.and(c, i32x4.splat(0x7fff)), 13), f32x4.splat(reinterpret<f32>(0x77800000)));
+  return v128.or(m, i32x4.shl(v128.and(c, i32x4.splat(0x8000)), 16));
+}
+// @ts-ignore: decorator
+@inline function plainAs(to: i32, x: usize, n: u32, d: usize, figures: usize): void {
+  const abs = i32x4.splat(kAbs), limit = i32x4.splat(to == 1 ? 0x477fefff : 0x58800000);
+  accX = accE = accY = accM = accS = i32x4.splat(0);
+  let mx = i32x4.splat(0);
+  let done: u32 = 0;
+  const e = x + (<usize>(n & ~7) << 2);
+  for (let p = x; p < e; p += 32, d += to == 2 ? 32 : 16) {
+    const v = v128.load(p), u = v128.load(p, 16);
+    const a = v128.and(v, abs), b = v128.and(u, abs), m = i32x4.max_s(a, b);
+    if (v128.any_true(i32x4.gt_s(m, limit))) { plainSlow(to, p, 8, d, figures); continue; }
+    mx = i32x4.max_s(mx, m);
+    let y = v, z = u;
+    if (to == 0) {
+      y = nearBf16(v); z = nearBf16(u);
+      v128.store(d, i16x8.shuffle(y, z, 1, 3, 5, 7, 9, 11, 13, 15));
+    } else if (to == 1) {
+      const c = codeF16(v), g = codeF16(u);
+      v128.store(d, i16x8.shuffle(c, g, 0, 2, 4, 6, 8, 10, 12, 14));
+      y = valueF16(c); z = valueF16(g);
+    } else { v128.store(d, v); v128.store(d, u, 16); }
+    const r = f32x4.sub(v, y), s = f32x4.sub(u, z);
+    accX = f32x4.add(accX, f32x4.add(f32x4.mul(v, v), f32x4.mul(u, u)));
+    accE = f32x4.add(accE, f32x4.add(f32x4.mul(r, r), f32x4.mul(s, s)));
+    accY = f32x4.add(accY, f32x4.add(f32x4.mul(y, y), f32x4.mul(z, z)));
+    accM = i32x4.max_s(accM, i32x4.max_s(v128.and(r, abs), v128.and(s, abs)));
+    done += 8;
+    if ((done & 2047) == 0) flush(figures); // sums of f32 stay short
   }
-  return !v128.any_true(lost);
+  flush(figures);
+  const top = max(max(i32x4.extract_lane(mx, 0), i32x4.extract_lane(mx, 1)), max(i32x4.extract_lane(mx, 2), i32x4.extract_lane(mx, 3)));
+  store<f64>(figures + F_MAX_X, max(load<f64>(figures + F_MAX_X), <f64>reinterpret<f32>(top)));
+  add(figures + F_COUNT, <f64>done);
+  if (n & 7) plainSlow(to, e, n & 7, d, figures);
+}
+/** f32 values to bf16 (to 0), f16 (1) or f32 (2); figures as above, values that change are counted as saturated only where they overflow. */
+export function encodePlain(to: i32, x: usize, n: u32, d: usize, figures: usize): void {
+  switch (to) {
+    case 0: plainAs(0, x, n, d, figures); break;
+    case 1: plainAs(1, x, n, d, figures); break;
+    default: plainAs(2, x, n, d, figures);
+  }
 }
 
+/** The value of the largest magnitude of 32: the first one where both signs have it. */
+function signedMost(x: usize, am: f32): f32 {
+  const p = f32x4.splat(am), m = f32x4.splat(-am);
+  let above = i32x4.splat(0), below = above;
+  for (let i: usize = 0; i < 128; i += 16) {
+    const v = v128.load(x + i);
+    above = v128.or(above, f32x4.eq(v, p)); below = v128.or(below, f32x4.eq(v, m));
+  }
+  if (!v128.any_true(below)) return am;
+  if (!v128.any_true(above)) return -am;
+  for (let i: usize = 0; i < 128; i += 4) { const v = load<f32>(x + i); if (abs(v) == am) return v; }
+  return am;
+}
+/** Four values to codes of a GGUF block as whole numbers in f32. */
 // @ts-ignore: decorator
-@inline function awayFromZero(t: f32): f32 { const f = floor(abs(t) + <f32>0.5); return t < 0 ? -f : f; }
-
-/** Blocks of 32 as Q8_0 (kind 0: f16 scale, 32 i8) or Q4_0 (1: f16 scale, 16 bytes: element j low, j + 16 high). search 0 is ggml's own rule. */
-export function encodeGguf(kind: i32, search: i32, x: usize, n: u32, d: usize, weights: usize, figures: usize): void {
+@inline function ggufCode(kind: i32, search: i32, v: v128, inv: v128): v128 {
+  const t = f32x4.mul(v, inv);
+  if (kind == 0) {
+    const abs = i32x4.splat(kAbs);
+    const q = search ? f32x4.nearest(t) : v128.or(f32x4.floor(f32x4.add(v128.and(t, abs), f32x4.splat(0.5))), v128.andnot(t, abs)); // ggml: half away from zero
+    return inside(q, f32x4.splat(-127), f32x4.splat(127));
+  }
+  const q = search ? f32x4.nearest(t) : f32x4.sub(f32x4.trunc(f32x4.add(t, f32x4.splat(8.5))), f32x4.splat(8));
+  return inside(q, f32x4.splat(-8), f32x4.splat(7));
+}
+/** -1 where a value lies more than half a step from its code: outside the codes' range. */
+// @ts-ignore: decorator
+@inline function past(v: v128, q: v128, inv: v128, half: v128): v128 { return f32x4.gt(f32x4.abs(f32x4.sub(f32x4.mul(v, inv), q)), half); }
+// @ts-ignore: decorator
+@inline function lanes(v: v128): v128 { return i32x4.trunc_sat_f32x4_s(v); }
+// @ts-ignore: decorator
+@inline function ggufAs(kind: i32, search: i32, x: usize, n: u32, d: usize, weights: usize, figures: usize): void {
+  const absolute = i32x4.splat(kAbs);
+  accX = accE = accY = accM = accS = i32x4.splat(0);
   for (let c: u32 = 0; c < n; c += 32, x += 128, d += kind == 0 ? 34 : 18) {
     const bits = largest(x, 1, 128, 32);
     if (bits >= 0x7f800000) { countBad(x, 32, figures); continue; }
     const am = reinterpret<f32>(bits);
-    const w = weights == 0 ? 0 : weights + (<usize>c << 2);
-    let scale: f32, inv: f32;
-    if (kind == 0) { scale = am / <f32>127; }
-    else {
-      let signed: f32 = 0;
-      for (let i: usize = 0; i < 128; i += 4) { const v = load<f32>(x + i); if (abs(v) > abs(signed)) signed = v; }
-      scale = signed / <f32>-8;
-    }
-    inv = scale != 0 ? <f32>1 / scale : 0;
+    let scale: f32 = kind == 0 ? am / <f32>127 : signedMost(x, am) / <f32>-8;
     if (search && am != 0) {
-      scale = kind == 0 ? searchedScale(E_I8, S_F16, x, 1, 128, 32, am, w) : searchedScale(E_I4, S_F16, x, 1, 128, 32, am, w);
-      if (kind == 1) {
-        // the largest magnitude on code -8, whatever its sign
-        for (let i: i32 = 0; i < 16; i++) {
-          let signed: f32 = 0;
-          for (let j: usize = 0; j < 128; j += 4) { const v = load<f32>(x + j); if (abs(v) > abs(signed)) signed = v; }
-          const t = rounded(S_F16, signed / <f32>-8 * (<f32>1 - <f32>0.025 * <f32>i));
-          if (t != 0 && errorOf(E_I4, x, 1, 128, 32, t, w) < errorOf(E_I4, x, 1, 128, 32, scale, w)) scale = t;
-        }
+      const w = weights == 0 ? 0 : weights + (<usize>c << 2);
+      if (kind == 0) scale = w == 0 ? search32I8(x, am / <f32>127) : search32I8w(x, am / <f32>127, w);
+      else {
+        // the largest magnitude on code 7, or on code -8 whatever its sign
+        const a = w == 0 ? search32I4(x, am / <f32>7) : search32I4w(x, am / <f32>7, w), first = foundError;
+        const b = w == 0 ? search32I4(x, scale) : search32I4w(x, scale, w);
+        scale = foundError < first ? b : a;
       }
-      inv = <f32>1 / scale;
     }
+    const inv: f32 = scale != 0 ? <f32>1 / scale : 0;
     const h = toF16(scale), stored = fromF16(h);
     store<u16>(d, <u16>h);
-    let x2: f64 = 0, e2: f64 = 0, y2: f64 = 0, me: f64 = load<f64>(figures + F_MAX_E);
-    for (let i: u32 = 0; i < 32; i++) {
-      const v = load<f32>(x + (<usize>i << 2));
-      let q: i32;
-      if (kind == 0) {
-        q = search ? <i32>nearest<f32>(v * inv) : <i32>awayFromZero(v * inv);
-        q = max(-127, min(127, q));
-        store<i8>(d + 2 + i, <i8>q);
-      } else {
-        q = search ? <i32>nearest<f32>(v * inv) + 8 : <i32>(v * inv + <f32>8.5);
-        q = max(0, min(15, q));
-        const at = d + 2 + (i & 15);
-        store<u8>(at, i < 16 ? <u8>q : load<u8>(at) | <u8>(q << 4));
-        q -= 8;
-      }
-      const y = <f64>(<f32>q * stored), dd = <f64>v - y;
-      x2 += <f64>v * <f64>v; y2 += y * y; e2 += dd * dd; me = max(me, abs(dd));
+    const k = f32x4.splat(inv), s = f32x4.splat(stored);
+    const v0 = v128.load(x), v1 = v128.load(x, 16), v2 = v128.load(x, 32), v3 = v128.load(x, 48), v4 = v128.load(x, 64), v5 = v128.load(x, 80), v6 = v128.load(x, 96), v7 = v128.load(x, 112);
+    const q0 = ggufCode(kind, search, v0, k), q1 = ggufCode(kind, search, v1, k), q2 = ggufCode(kind, search, v2, k), q3 = ggufCode(kind, search, v3, k);
+    const q4 = ggufCode(kind, search, v4, k), q5 = ggufCode(kind, search, v5, k), q6 = ggufCode(kind, search, v6, k), q7 = ggufCode(kind, search, v7, k);
+    const half = f32x4.splat(0.5);
+    accS = i32x4.add(accS, i32x4.add(
+      i32x4.add(i32x4.add(past(v0, q0, k, half), past(v1, q1, k, half)), i32x4.add(past(v2, q2, k, half), past(v3, q3, k, half))),
+      i32x4.add(i32x4.add(past(v4, q4, k, half), past(v5, q5, k, half)), i32x4.add(past(v6, q6, k, half), past(v7, q7, k, half))),
+    ));
+    const lower = bytes16(lanes(q0), lanes(q1), lanes(q2), lanes(q3)), upper = bytes16(lanes(q4), lanes(q5), lanes(q6), lanes(q7));
+    if (kind == 0) { v128.store(d + 2, lower); v128.store(d + 18, upper); }
+    else {
+      const eight = i8x16.splat(8);
+      v128.store(d + 2, v128.or(i8x16.add(lower, eight), i8x16.shl(i8x16.add(upper, eight), 4)));
     }
-    add(figures + F_X2, x2); add(figures + F_E2, e2); add(figures + F_Y2, y2); add(figures + F_COUNT, 32);
-    store<f64>(figures + F_MAX_E, me);
+    const y0 = f32x4.mul(q0, s), y1 = f32x4.mul(q1, s), y2 = f32x4.mul(q2, s), y3 = f32x4.mul(q3, s), y4 = f32x4.mul(q4, s), y5 = f32x4.mul(q5, s), y6 = f32x4.mul(q6, s), y7 = f32x4.mul(q7, s);
+    const r0 = f32x4.sub(v0, y0), r1 = f32x4.sub(v1, y1), r2 = f32x4.sub(v2, y2), r3 = f32x4.sub(v3, y3), r4 = f32x4.sub(v4, y4), r5 = f32x4.sub(v5, y5), r6 = f32x4.sub(v6, y6), r7 = f32x4.sub(v7, y7);
+    accX = f32x4.add(accX, squares8(v0, v1, v2, v3, v4, v5, v6, v7));
+    accY = f32x4.add(accY, squares8(y0, y1, y2, y3, y4, y5, y6, y7));
+    accE = f32x4.add(accE, squares8(r0, r1, r2, r3, r4, r5, r6, r7));
+    accM = i32x4.max_s(accM, v128.and(absolute, f32x4.max(f32x4.max(f32x4.max(f32x4.abs(r0), f32x4.abs(r1)), f32x4.max(f32x4.abs(r2), f32x4.abs(r3))), f32x4.max(f32x4.max(f32x4.abs(r4), f32x4.abs(r5)), f32x4.max(f32x4.abs(r6), f32x4.abs(r7))))));
+    add(figures + F_COUNT, 32);
     store<f64>(figures + F_MAX_X, max(load<f64>(figures + F_MAX_X), <f64>am));
     if (am != 0) {
       const sd = abs(<f64>stored);
       if (load<f64>(figures + F_LEAST) == 0 || sd < load<f64>(figures + F_LEAST)) store<f64>(figures + F_LEAST, sd);
       if (sd > load<f64>(figures + F_MOST)) store<f64>(figures + F_MOST, sd);
     }
+    if ((c & 2047) == 2016) flush(figures); // sums of f32 stay short
   }
+  flush(figures);
+}
+// @ts-ignore: decorator
+@inline function squares8(a: v128, b: v128, c: v128, d: v128, e: v128, f: v128, g: v128, h: v128): v128 {
+  return f32x4.add(
+    f32x4.add(f32x4.add(f32x4.mul(a, a), f32x4.mul(b, b)), f32x4.add(f32x4.mul(c, c), f32x4.mul(d, d))),
+    f32x4.add(f32x4.add(f32x4.mul(e, e), f32x4.mul(f, f)), f32x4.add(f32x4.mul(g, g), f32x4.mul(h, h))),
+  );
+}
+/** Blocks of 32 as Q8_0 (kind 0: f16 scale, 32 i8) or Q4_0 (1: f16 scale, 16 bytes: element j low, j + 16 high). search 0 is ggml's own rule. */
+export function encodeGguf(kind: i32, search: i32, x: usize, n: u32, d: usize, weights: usize, figures: usize): void {
+  if (kind == 0) { if (search) ggufAs(0, 1, x, n, d, weights, figures); else ggufAs(0, 0, x, n, d, weights, figures); }
+  else if (search) ggufAs(1, 1, x, n, d, weights, figures);
+  else ggufAs(1, 0, x, n, d, weights, figures);
 }
 
 // ---- packing
