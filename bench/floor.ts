@@ -135,5 +135,11 @@ function write(): number {
     }
   });
 }
-const times: FloorTime = { read: read(), convert: convert(), hash: hash(), write: write() };
-parentPort!.postMessage(times);
+const kinds = { read, convert, hash, write };
+parentPort!.on('message', (kind: keyof FloorTime | null) => {
+  if (kind === null) parentPort!.close();
+  else {
+    arena.reset();
+    parentPort!.postMessage(kinds[kind]());
+  }
+});

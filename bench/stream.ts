@@ -96,26 +96,43 @@ const sizeOf = (dir: string): number =>
     0,
   );
 
-/** Thread-seconds of each kind of work alone, for the bytes of a run. */
-async function floor(c: Case, model: string, source: number, output: number, jobs: number): Promise<FloorTime> {
+interface Floor {
+  /** Seconds, summed over threads. */
+  readonly wall: FloorTime;
+  /** Processor seconds: other programs on the machine do not count in them. */
+  readonly cpu: FloorTime;
+}
+/** Each kind of work alone, for the bytes of a run, one kind after another on all threads. */
+async function floor(c: Case, model: string, source: number, output: number, jobs: number): Promise<Floor> {
   const out = join(o.dir, 'floor');
   mkdirSync(out, { recursive: true });
-  const all = await Promise.all(
-    Array.from(
-      { length: jobs },
-      (_, thread) =>
-        new Promise<FloorTime>((resolve, reject) => {
-          const data: FloorData = { model, out, thread, jobs, fp8: c.fp8, to: c.to, search: c.search ?? 'absmax', source, output };
-          const w = new Worker(new URL('./floor.js', import.meta.url), { workerData: data });
-          w.once('message', resolve);
-          w.once('error', reject);
-        }),
-    ),
-  );
+  const workers = Array.from({ length: jobs }, (_, thread) => {
+    const data: FloorData = { model, out, thread, jobs, fp8: c.fp8, to: c.to, search: c.search ?? 'absmax', source, output };
+    return new Worker(new URL('./floor.js', import.meta.url), { workerData: data });
+  });
+  const [wall, cpu]: [Record<string, number>, Record<string, number>] = [{}, {}];
+  for (const kind of ['read', 'convert', 'hash', 'write'] as const) {
+    const before = process.cpuUsage();
+    const each = await Promise.all(
+      workers.map(
+        w =>
+          new Promise<number>((resolve, reject) => {
+            w.once('message', resolve);
+            w.once('error', reject);
+            w.postMessage(kind);
+          }),
+      ),
+    );
+    const { user, system } = process.cpuUsage(before);
+    wall[kind] = each.reduce((a, b) => a + b, 0);
+    cpu[kind] = (user + system) / 1e6;
+  }
+  for (const w of workers) w.postMessage(null);
   rmSync(out, { recursive: true, force: true });
-  const sum = (k: keyof FloorTime): number => all.reduce((n, t) => n + t[k], 0);
-  return { read: sum('read'), convert: sum('convert'), hash: sum('hash'), write: sum('write') };
+  return { wall: wall as unknown as FloorTime, cpu: cpu as unknown as FloorTime };
 }
+const sum = (t: FloorTime): number => t.read + t.convert + t.hash + t.write;
+const rounded = (t: FloorTime): Record<string, number> => Object.fromEntries(Object.entries(t).map(([k, v]) => [k, +v.toFixed(2)]));
 
 mkdirSync(o.dir, { recursive: true });
 for (const name of o.cases.split(',')) {
@@ -154,7 +171,7 @@ for (const name of o.cases.split(',')) {
   }
   if (!o.keep) rmSync(out, { recursive: true, force: true });
   const f = await floor(c, model, source, output, Math.max(1, Number(o.jobs)));
-  const total = (f.read + f.convert + f.hash + f.write) / Math.max(1, Number(o.jobs));
+  const total = sum(f.wall) / Math.max(1, Number(o.jobs));
   const best = runs.reduce((a, b) => (b.wall < a.wall ? b : a));
   process.stdout.write(
     `${JSON.stringify({
@@ -170,8 +187,10 @@ for (const name of o.cases.split(',')) {
       cpu_s: +best.cpu.toFixed(2),
       peak_rss_mb: Math.max(...runs.map(r => Math.round(r.rss / 2 ** 20))),
       floor_gb_s: +(source / 1e9 / total).toFixed(2),
-      floor_thread_s: Object.fromEntries(Object.entries(f).map(([k, v]) => [k, +v.toFixed(2)])),
+      floor_thread_s: rounded(f.wall),
       of_floor: +(total / best.wall).toFixed(2),
+      floor_cpu_s: rounded(f.cpu),
+      of_floor_cpu: +(sum(f.cpu) / Math.min(...runs.map(r => r.cpu))).toFixed(2),
     })}\n`,
   );
 }

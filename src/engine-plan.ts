@@ -24,6 +24,8 @@ export interface OutputTensor {
   readonly matrix: string | null;
   /** Which line of the recipe, and what it asked for. */
   readonly rule: string;
+  /** Bytes passed on, values cast one by one, or codes with scales. */
+  readonly kind: 'passed' | 'cast' | 'coded';
 }
 export interface EnginePlan {
   readonly files: readonly FileWork[];
@@ -50,6 +52,7 @@ interface Unit {
   readonly from: readonly string[];
   readonly matrix: string | null;
   readonly rule: string;
+  readonly kind: OutputTensor['kind'];
   /** Where its source lies, for the order of the disk. */
   readonly place: readonly [file: string, offset: number];
   readonly source: number;
@@ -85,6 +88,7 @@ function kept(s: SourceTensor | null, entry: TensorEntry, more: readonly TensorE
     from: [t.name],
     matrix: null,
     rule,
+    kind: 'passed',
     place: [t.file, t.bytes[0]] as const,
     source: entrySize(t),
     steps: at => [copyStep(t, at[0] as number)],
@@ -122,6 +126,7 @@ function written(s: SourceTensor, form: Form, format: EngineFormat, modelType: s
         ...common,
         pieces: [only],
         matrix: t.name,
+        kind: 'cast',
         source,
         steps: at => [...digests, matrixStep({ codes: at[0] as number, scales: null, zeros: null, sums: null })],
       },
@@ -135,6 +140,7 @@ function written(s: SourceTensor, form: Form, format: EngineFormat, modelType: s
     ...common,
     pieces: made.map(piece),
     matrix: passes ? null : t.name,
+    kind: passes ? 'passed' : 'coded',
     source,
     steps: at => {
       const where = (kind: string): number | null => {
@@ -169,6 +175,7 @@ function written(s: SourceTensor, form: Form, format: EngineFormat, modelType: s
       pieces: [piece(p)],
       from: [],
       matrix: null,
+      kind: 'passed',
       source: 0,
       steps: at => [{ kind: 'put', out: at[0] as number, bytes: (p.what as { readonly bytes: Uint8Array }).bytes }],
     }),
@@ -246,7 +253,19 @@ export function planEngine(c: Checkpoint, sources: Sources, r: Resolution, forma
       const places = u.pieces.map(p => {
         const here = at;
         at += p.size;
-        outputs.push({ ...p, file: path, at: here, from: u.from, matrix: u.matrix, rule: u.rule });
+        // no spread here: each object would get a hidden class of its own, and there are hundreds of thousands
+        outputs.push({
+          name: p.name,
+          dtype: p.dtype,
+          shape: p.shape,
+          size: p.size,
+          file: path,
+          at: here,
+          from: u.from,
+          matrix: u.matrix,
+          rule: u.rule,
+          kind: u.kind,
+        });
         return here;
       });
       for (const f of u.from) consumers.set(f, [...(consumers.get(f) ?? []), ...u.pieces.map(p => p.name)]);
@@ -294,6 +313,7 @@ function linkedPlan(c: Checkpoint, r: Resolution): EnginePlan {
       from: [t.name],
       matrix: null,
       rule: rules.get(t.name) ?? 'carried: no program of ours reads it',
+      kind: 'passed' as const,
     })),
     consumers: new Map(all.map(t => [t.name, [t.name]])),
     dropped: [],
@@ -400,6 +420,7 @@ export function planPacking(sources: Sources, r: Resolution, packing: Packing): 
         from: [...from],
         matrix: passes || t.constant ? null : t.name,
         rule: first?.rule ?? 'follows from config.json',
+        kind: passes || t.constant ? 'passed' : t.form.kind === 'plain' ? 'cast' : 'coded',
       });
     }
     if (total > end) steps.push({ kind: 'fill', out: end, size: total - end, byte: 0 });
@@ -461,9 +482,10 @@ export function workingSet(files: readonly FileWork[], piece: number): number {
         : Math.max(strip, Math.floor(piece / pitch / strip) * strip, form.kind === 'coded' && form.layout === 'row-pairs' ? 8 : 1);
       const f32 = (whole || form.kind !== 'coded' ? Math.min(each, rows) : strip) * (s.columns + 128) * 4;
       const scales = s.storage.kind === 'scaled' ? matrixBytes(s.storage, s.rows, s.columns).scales : 0;
+      const factor = form.kind === 'coded' && form.search === 'gptq' ? 8 * s.columns ** 2 : 0;
       most = Math.max(
         most,
-        Math.min(each, rows) * pitch + f32 * (whole ? 4 : 1) + Math.min(each, rows) * s.columns * 2 + Math.min(scales, 8 << 20),
+        Math.min(each, rows) * pitch + f32 * (whole ? 4 : 1) + Math.min(each, rows) * s.columns * 2 + Math.min(scales, 8 << 20) + factor,
       );
     }
   return most + (4 << 20); // what is held until it can be written in order

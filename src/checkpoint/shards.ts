@@ -100,11 +100,17 @@ interface Index {
 function lines(text: string): (at: number) => number {
   let line = 1;
   let seen = 0;
+  const after = (from: number): number => {
+    const i = text.indexOf('\n', from);
+    return i === -1 ? text.length : i;
+  };
+  let next = after(0); // kept: an index may be one line of megabytes
   return at => {
     if (at < seen) return lineAt(text, at).line;
-    for (let i = text.indexOf('\n', seen); i !== -1 && i < at; i = text.indexOf('\n', i + 1)) {
+    while (next < at) {
       line++;
-      seen = i + 1;
+      seen = next + 1;
+      next = after(seen);
     }
     return line;
   };

@@ -124,6 +124,13 @@ function tell({ manifest, engines }: Compiled, out: string): void {
     say(
       `                  ${grouped(source.tensors)} tensors in, ${grouped(output.tensors)} out${dropped.tensors ? `, ${dropped.tensors} dropped with reason` : ''}; ledger.jsonl balances`,
     );
+    const { passed, cast, lossy, coded, saturated } = e.made;
+    const parts = [
+      passed && `${grouped(passed)} byte for byte`,
+      cast && `${grouped(cast)} cast${lossy ? `, ${grouped(lossy)} of them with loss` : ' without loss'}`,
+      coded && `${grouped(coded)} matrices in codes${saturated ? ` (${grouped(saturated)} codes cut at their range)` : ''}`,
+    ];
+    say(`                  ${parts.filter(Boolean).join('; ')}`);
     const worst = [...e.figures].sort(([, a], [, b]) => b.relative - a.relative)[0];
     if (worst && worst[1].relative > 0) {
       const all = [...e.figures.values()];
@@ -140,6 +147,6 @@ function tell({ manifest, engines }: Compiled, out: string): void {
   }
   for (const n of manifest.notes.slice(0, 8)) say(`  ${n}`);
   if (manifest.notes.length > 8) say(`  … and ${manifest.notes.length - 8} more notes in bundle.json`);
-  if (manifest.targets.some(t => t.target === 'cpu')) say(`\n  hkgai run ${out} "Hello!"     hkgai verify ${out}`);
+  if (size('cpu/native/')) say(`\n  hkgai run ${out} "Hello!"     hkgai verify ${out}`);
   else say(`\n  hkgai verify ${out}`);
 }

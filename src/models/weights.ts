@@ -137,7 +137,7 @@ export class Weights {
       return null;
     }
     const storage = this.#scaledStorage(t, scale, rows, columns);
-    return storage === null ? null : { storage, part: { ...span(t), scale: span(scale) } };
+    return storage === null ? null : { storage, part: { tensor: t.name, file: t.file, bytes: t.bytes, scale: span(scale) } };
   }
 
   #scaledStorage(t: TensorEntry, scale: TensorEntry, rows: number, columns: number): Storage | null {
@@ -195,7 +195,7 @@ export class Weights {
         this.found.push(problems.tensorDtype(scale.name, scale.dtype, ['F32', 'BF16'], scale));
       else if (group === undefined)
         this.found.push(problems.tensorShape(scale.name, scale.shape, [rows, Math.ceil(columns / 32)], scale, null));
-      else return { storage: scaled('i4', 1, group, element), part: { ...span(t), scale: span(scale) } };
+      else return { storage: scaled('i4', 1, group, element), part: { tensor: t.name, file: t.file, bytes: t.bytes, scale: span(scale) } };
     }
     return null;
   }
