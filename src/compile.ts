@@ -13,7 +13,7 @@ import type { EngineFormat, EngineModel, Recipe, Runtime } from '../targets/engi
 import { targets } from '../targets/index.js';
 import type { Chip, Target, WeightFile } from '../targets/target.js';
 import { Cache } from './bundle/cache.js';
-import { checkOutput, writeText } from './bundle/directory.js';
+import { checkOutput, sha256File, writeText } from './bundle/directory.js';
 import { baselineOf, digest, type Figures, gate, readBaseline } from './bundle/ledger.js';
 import { type Manifest, type TargetEntry, writeManifest } from './bundle/manifest.js';
 import { type Fingerprint, openWork, type Work } from './bundle/work.js';
@@ -33,9 +33,11 @@ import {
 import { type EnginePlan, planEngine, planPacking } from './engine-plan.js';
 import { type Sources, sourcesOf } from './logical.js';
 import { type BuildOptions, buildModel, defaultLimits, type Model } from './models/index.js';
+import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions } from './passes/index.js';
 import { findRecipe, notLegal, type Resolution, resolve, sentence } from './recipe.js';
+import { refuseGptqAlone, refuseGptqForms, type Statistics, writeStatistics } from './statistics.js';
 
 export { targets } from '../targets/index.js';
 
@@ -200,7 +202,9 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch)
       const { budgeted } = await import('./budget.js');
       recipe = await budgeted(checkpoint, sources, target, chip.name, format, recipe, runtime, o.budget);
     }
+    refuseGptqForms(recipe.rules, new Set(sources.tensors.map(t => t.logical.role)), r => format.form(r));
     const resolution = resolve(recipe, sources.tensors, format, engineModel, target.name, chip.name, runtime, false);
+    refuseGptqAlone(resolution.chosen, o.calibration ?? null);
     const packing = format.pack?.(companionsOf(checkpoint.dir), resolution.chosen, engineModel);
     if (packing?.refused.length) throw new Refusal([notLegal(`${target.name}:${chip.name}`, format.name, packing.refused.map(sentence))]);
     const plan = packing ? planPacking(sources, resolution, packing) : planEngine(checkpoint, sources, resolution, format);
@@ -227,7 +231,7 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
   const phases: Phases = { prepare: 0, weights: 0, check: 0, rest: 0 };
   const p = await prepare(modelDir, o, watch);
   phases.prepare = (performance.now() - began) / 1e3;
-  const statistics = o.calibration ? await calibrated(p, o, watch) : {};
+  const statistics = o.calibration ? await calibrated(p, o, watch) : noStatistics;
   const work = openWork(o.out, fingerprint(p, o), o.restart === true);
   try {
     const done = await build(p, o, statistics, work, watch, phases);
@@ -257,14 +261,8 @@ const countDone = (w: Work): number => readFileSync(join(w.tree, '../journal.jso
 interface Built extends Omit<Compiled, 'phases'> {
   readonly remember: readonly (() => void)[];
 }
-async function build(
-  p: Prepared,
-  o: CompileOptions,
-  statistics: Readonly<Record<string, Float32Array>>,
-  work: Work,
-  watch: Watch,
-  phases: Phases,
-): Promise<Built> {
+async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work: Work, watch: Watch, phases: Phases): Promise<Built> {
+  const { statistics } = gathered;
   const timed = <T>(phase: 'weights' | 'check', begin: number, value: T): T => {
     phases[phase] += (performance.now() - begin) / 1e3;
     return value;
@@ -282,6 +280,9 @@ async function build(
     cache,
     signal: o.signal ?? new AbortController().signal,
   };
+  const statisticsFile = join(work.tree, 'calibration.safetensors');
+  rmSync(statisticsFile, { force: true }); // an interrupted run's
+  if (o.calibration) writeStatistics(statisticsFile, gathered);
   for (const a of p.aims) {
     const at = join(work.tree, a.directory);
     sweep(at, a.plan);
@@ -361,7 +362,7 @@ function resolved(r: Resolution): readonly { readonly role: string; readonly for
 }
 /** What of a run besides its steps changes bytes: the statistics. */
 const recipeKey = (statistics: Readonly<Record<string, Float32Array>>): string => {
-  const h = createHash('sha256');
+  const h = createHash('sha256').update(Object.keys(statistics).some(k => k.startsWith('gram:')) ? `gptq ${gptqRevision}` : '');
   for (const k of Object.keys(statistics).sort())
     h.update(k).update(new Uint8Array(statistics[k]!.buffer, statistics[k]!.byteOffset, statistics[k]!.byteLength));
   return h.digest('hex');
@@ -380,18 +381,24 @@ function fingerprint(p: Prepared, o: CompileOptions): Fingerprint {
     ),
     targets: p.aims.map(a => `${a.target.name}:${a.chip.name} ${a.format.name} ${runtimeName(a.runtime)}`).join(', '),
     recipe: digest(JSON.stringify(p.aims.map(a => a.recipe))),
-    calibration: o.calibration ? digest(readFileSync(o.calibration, 'utf8')) : 'none',
+    calibration: o.calibration ? sha256File(o.calibration).sha256 : 'none',
     limits: JSON.stringify([o.state, o.context ?? null, o.sequences, o.chunk, o.weights, o.allowPhantomKeys]),
   };
 }
 
-async function calibrated(p: Prepared, o: CompileOptions, watch: Watch): Promise<Readonly<Record<string, Float32Array>>> {
-  watch.step(`run the model over ${o.calibration} for activation statistics`);
+const noStatistics: Statistics = { statistics: {}, notes: [] };
+async function calibrated(p: Prepared, o: CompileOptions, watch: Watch): Promise<Statistics> {
   const { gather } = await import('./calibrate.js');
-  const gram = p.aims.some(a => a.recipe.rules.some(r => r.search === 'gptq'));
-  const s = await gather(p.checkpoint, o.calibration as string, gram, (done, total) => watch.at(done, total));
-  for (const a of p.aims) (a.notes as string[]).push(...s.notes);
-  return s.statistics;
+  watch.step(`gather activation statistics from ${o.calibration}`);
+  const searches = (a: Aim): readonly string[] => a.resolution.chosen.flatMap(x => ('search' in x.form ? x.form.search : []));
+  const gram = p.aims.some(a => searches(a).includes('gptq'));
+  const s = await gather(p.checkpoint, o.calibration as string, gram, (done, total) => watch.at(done, total), o.maxMemory ?? undefined);
+  for (const a of p.aims) {
+    (a.notes as string[]).push(...s.notes);
+    if (!searches(a).some(x => x !== 'absmax'))
+      (a.notes as string[]).push('Scales are found by absmax, which the statistics do not change; --search mse weighs by them.');
+  }
+  return s;
 }
 
 const runtimeNames = (t: Target): readonly string[] =>

@@ -97,12 +97,15 @@ export async function runPool(files: readonly FileWork[], o: PoolOptions): Promi
   if (failure !== null) throw failure;
   if (o.signal.aborted && next < files.length) throw new Interrupted();
 }
+/** In memory that threads share; equal arrays once, and what lies there already as it is. */
 function share(statistics: Readonly<Record<string, Float32Array>>): Readonly<Record<string, Float32Array>> {
+  const made = new Map<Float32Array, Float32Array>();
   return Object.fromEntries(
     Object.entries(statistics).map(([k, v]) => {
-      const copy = new Float32Array(new SharedArrayBuffer(v.byteLength));
-      copy.set(v);
-      return [k, copy];
+      const shared = made.get(v) ?? (v.buffer instanceof SharedArrayBuffer ? v : new Float32Array(new SharedArrayBuffer(v.byteLength)));
+      if (shared !== v && !made.has(v)) shared.set(v);
+      made.set(v, shared);
+      return [k, shared];
     }),
   );
 }

@@ -62,7 +62,7 @@ export function mla(a: ValueOf<'mla'>['attributes'], q: Matrix, state: Cache, kv
     const cached = entriesOf(state, sequence, keys);
     const chosen = selected && selections(selected, at);
     const mask = maskOf(at.length, keys.length, (r, k) => k <= positions[r]! && (chosen === null || chosen[r]!.has(k)));
-    const unrolled = tf.matMul(tf.slice(cached, [0, 0], [keys.length, latent]), kvB.transposed()); // [keys, heads * (nope + v)]
+    const unrolled = tf.matMul(kvB.input(tf.slice(cached, [0, 0], [keys.length, latent])), kvB.transposed()); // [keys, heads * (nope + v)]
     const keyRope = tf.slice(cached, [0, latent], [keys.length, a.rope]);
     const mine = tf.gather(q, [...at]) as Matrix;
     const heads = upTo(a.heads).map(h => {

@@ -5,6 +5,7 @@ import type { OpName } from '../../ir/ops.js';
 import { append, attention, compress, indexScores, mla } from './attention.js';
 import { backend, type Matrix, tf } from './backend.js';
 import * as hc from './hyper-connections.js';
+import type { Inputs } from './inputs.js';
 import { fakeQuant, hadamard, rope } from './positions.js';
 import { chooseExperts, experts, expertWeights, largest, routerScores, swiglu } from './routing.js';
 import { type Cache, cache, type Held, made, numbersOf, type Rows, real, row, type Weight, weight, whole } from './values.js';
@@ -101,12 +102,15 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
   hadamard: ({ inputs, attributes }, { get }) => made(hadamard(attributes.width, real(get(inputs.x)))),
   fake_quant: ({ inputs, attributes }, { get }) => made(fakeQuant(attributes, real(get(inputs.x)))),
   linear: ({ inputs }, { get }) => {
-    const y = tf.matMul(real(get(inputs.x)), weight(get(inputs.weight)).transposed());
+    const w = weight(get(inputs.weight));
+    const y = tf.matMul(w.input(real(get(inputs.x))), w.transposed());
     return made(inputs.bias ? tf.add(y, row(get(inputs.bias))) : y);
   },
   grouped_linear: ({ inputs, attributes: a }, { get }) => {
-    const x = real(get(inputs.x));
-    const t = weight(get(inputs.weight)).transposed(); // [columns, groups * stride]
+    const held = weight(get(inputs.weight));
+    const t = held.transposed(); // [columns, groups * stride]
+    const given = real(get(inputs.x));
+    const x = a.transposed ? given : (tf.reshape(held.input(parts(given, a.groups)), given.shape) as Matrix);
     const each = x.shape[1] / a.groups;
     const groups = Array.from({ length: a.groups }, (_, g) => {
       const w = tf.slice(t, [0, g * a.stride + a.from], [t.shape[0], a.size]);
@@ -182,10 +186,12 @@ class WeightStore {
   readonly #numbers = new Map<string, Float32Array | Int32Array>();
   readonly #matrices = new Map<string, Matrix>();
   readonly #limit: number;
+  readonly #inputs: Inputs | null;
   #bytes = 0;
-  constructor(decode: (v: ValueOf<'weight'>) => Float32Array | Int32Array, limit: number) {
+  constructor(decode: (v: ValueOf<'weight'>) => Float32Array | Int32Array, limit: number, inputs: Inputs | null) {
     this.#decode = decode;
     this.#limit = limit;
+    this.#inputs = inputs;
   }
   #read(v: ValueOf<'weight'>): Float32Array | Int32Array {
     const known = this.#numbers.get(v.name);
@@ -211,7 +217,8 @@ class WeightStore {
         const key = `${v.name} ${i}`;
         const known = store.#matrices.get(key);
         if (known) return known;
-        const all = store.#read(v) as Float32Array;
+        // one matrix is kept transposed alone; a stack's numbers are kept until each of its matrices was met
+        const all = (shape.length === 2 ? (store.#numbers.get(v.name) ?? store.#decode(v)) : store.#read(v)) as Float32Array;
         const t = tf.tidy(
           () => tf.transpose(tf.tensor2d(all.subarray(i * rows * columns, (i + 1) * rows * columns), [rows, columns])) as Matrix,
         );
@@ -222,6 +229,7 @@ class WeightStore {
         }
         return t;
       },
+      input: (x, i = 0) => (store.#inputs === null ? x : store.#inputs(v, i, x)),
     };
   }
   dispose(): void {
@@ -235,14 +243,16 @@ class WeightStore {
  * An interpreter of a graph.
  * @param weights gives the decoded numbers of a weight, stacked parts one after another
  * @param limit bytes of decoded weights kept in memory
+ * @param inputs what matrices make of the rows that come to them; null: they take them as they are
  */
 export async function createReference(
   graph: Graph,
   weights: (v: ValueOf<'weight'>) => Float32Array | Int32Array,
   limit = 2 ** 31,
+  inputs: Inputs | null = null,
 ): Promise<Reference> {
   await backend();
-  const store = new WeightStore(weights, limit);
+  const store = new WeightStore(weights, limit, inputs);
   const by = new Map(graph.values.map(v => [v.name, v]));
   let caches = new Map<string, Cache>();
   const cacheOf = (v: ValueOf<'state'>): Cache => {

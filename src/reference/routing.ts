@@ -82,11 +82,10 @@ export function experts(
       [entries.length, 1],
     );
     const mine = tf.gather(x, rows) as Matrix;
-    const h = swiglu(tf.matMul(mine, gate.transposed(e)), tf.matMul(mine, up.transposed(e)), a.limit);
-    const y =
-      a.weigh === 'before'
-        ? tf.matMul(tf.mul(h, share) as Matrix, down.transposed(e))
-        : tf.mul(tf.matMul(h as Matrix, down.transposed(e)), share);
+    const h = swiglu(tf.matMul(gate.input(mine, e), gate.transposed(e)), tf.matMul(up.input(mine, e), up.transposed(e)), a.limit);
+    const met = down.input((a.weigh === 'before' ? tf.mul(h, share) : h) as Matrix, e);
+    const made = tf.matMul(met, down.transposed(e));
+    const y = a.weigh === 'before' ? made : tf.mul(made, share);
     const data = numbersOf(y as Matrix);
     rows.forEach((t, i) => {
       for (let c = 0; c < width; c++) out[t * width + c] = out[t * width + c]! + data[i * width + c]!;

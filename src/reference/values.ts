@@ -28,6 +28,8 @@ export interface Weight {
   readonly numbers: Float32Array | Int32Array;
   /** [columns, rows] of matrix i of a stack (0 where it is one matrix). */
   transposed(i?: number): Matrix;
+  /** What matrix i takes of the rows x that come to it. */
+  input(x: Matrix, i?: number): Matrix;
 }
 export type Held = Whole | Real | Cache | Weight;
 
