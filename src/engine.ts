@@ -316,7 +316,9 @@ export function writeCompanions(
     return;
   }
   const stillCoded = r.chosen.some(x => x.form.kind === 'keep' && x.source.storage.kind === 'scaled');
-  const bare = bareConfig(source, stillCoded && format.name === 'safetensors', o.recipe.mtp === 'drop');
+  // where no matrix was touched, what the source says of its codes still holds
+  const untouched = r.chosen.every(x => x.form.kind === 'keep' || !x.tensor.matrix);
+  const bare = bareConfig(source, stillCoded && (format.name === 'safetensors' || untouched), o.recipe.mtp === 'drop');
   const { config, extra } = format.files(bare, r.chosen, o.recipe, c.config.family);
   writeText(dir, 'config.json', `${JSON.stringify(config, null, 2)}\n`);
   for (const f of extra) writeText(dir, f.path, f.text);

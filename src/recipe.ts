@@ -1,6 +1,6 @@
 // Which tensor is written as what: a recipe by name or from a file, held against the engine's rules, resolved tensor by tensor.
 import { readFileSync } from 'node:fs';
-import { type Form, formName } from '../ir/form.js';
+import { type Form, formName, keep, plainForm } from '../ir/form.js';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Chosen, EngineFormat, EngineModel, Engines, LogicalTensor, Recipe, Role, Rule, Runtime } from '../targets/engine.js';
 import { JsonError, type JsonNode, lineAt, parseJson } from './checkpoint/json.js';
@@ -155,6 +155,13 @@ export interface Resolution {
   /** Tensors that a rule meant and the engine cannot have in that form; they fall back to `otherwise`. */
   readonly notes: readonly string[];
 }
+function once<K, V>(map: Map<K, V>, key: K, make: (key: K) => V): V {
+  const there = map.get(key);
+  if (there !== undefined) return there;
+  const made = make(key);
+  map.set(key, made);
+  return made;
+}
 const plainDtype = { f32: 'F32', bf16: 'BF16', f16: 'F16' } as const;
 
 /** Every tensor's form. Refuses where the engine cannot have what a rule asks for by role; tensors whose shape is in the way stay plain. */
@@ -172,11 +179,15 @@ export function resolve(
   if (whole) throw new Refusal([notLegal(`${target}:${chip}`, format.name, [sentence(whole)])]);
   const used = new Set<Rule>();
   const dropped: { readonly source: SourceTensor; readonly reason: string }[] = [];
-  const objections = new Map<string, { readonly tensors: string[]; readonly hard: boolean }>();
+  const objections = new Map<string, { readonly tensors: string[]; hard: boolean }>();
+  // a model has a hundred thousand tensors: what is equal is one object
+  const forms = new Map<Rule, Form>();
+  const reasons = new Map<string, string>();
+  const plainForms = { bf16: plainForm('bf16'), f16: plainForm('f16') } as const;
   const plainOf = (s: SourceTensor): Form =>
     recipe.otherwise === 'keep' || !s.logical.matrix || (s.storage.kind === 'plain' && s.storage.element === recipe.otherwise)
-      ? { kind: 'keep' }
-      : { kind: 'plain', element: recipe.otherwise };
+      ? keep
+      : plainForms[recipe.otherwise];
   const chosen = sources.flatMap(s => {
     const t = s.logical;
     if (t.mtp && recipe.mtp === 'drop') {
@@ -185,17 +196,26 @@ export function resolve(
     }
     const rule = t.mtp && recipe.mtp === 'keep' ? undefined : recipe.rules.find(r => fits(r, t) && (t.matrix || r.tensors !== undefined));
     if (rule) used.add(rule);
-    let form: Form = rule ? format.form(rule) : plainOf(s);
-    let because = rule ? `${rule.tensors ?? t.role}: ${formName(form)}` : t.matrix ? `otherwise ${recipe.otherwise}` : 'no linear';
+    let form: Form = format.always?.(t, s.storage) ?? (rule ? once(forms, rule, () => format.form(rule)) : plainOf(s));
+    let because = rule
+      ? once(reasons, `${rule.tensors ?? t.role}: ${formName(form)}`, x => x)
+      : t.matrix
+        ? `otherwise ${recipe.otherwise}`
+        : 'no linear';
     if (rule && t.mtp && recipe.mtp === 'keep') because = 'mtp keep';
-    const no = format.objection(t, form, chip, recipe, runtime);
+    const objection = (f: Form): string | null => format.objection(t, f, chip, recipe, runtime, s.storage);
+    const no = objection(form);
     if (no) {
-      const hard = rule !== undefined && (strict || !/columns|rows|absorbed|projections|lm_head/.test(no) || rule.tensors === t.name);
-      const seen = objections.get(no) ?? { tensors: [], hard };
+      // nothing to fall back to: the source's own bytes, or what the recipe has for the rest, are what the engine cannot read
+      const stuck = form.kind === 'keep' || objection(plainOf(s)) !== null;
+      const hard =
+        stuck || (rule !== undefined && (strict || !/columns|rows|absorbed|projections|lm_head/.test(no) || rule.tensors === t.name));
+      const seen = objections.get(no) ?? { tensors: [], hard: false };
+      seen.hard ||= hard;
       seen.tensors.push(t.name);
       objections.set(no, seen);
       form = plainOf(s);
-      because = `left plain: ${no}`;
+      because = once(reasons, `left plain: ${no}`, x => x);
     }
     const dtype = form.kind === 'plain' ? plainDtype[form.element] : s.entry.dtype;
     return [{ tensor: t, form, dtype, source: s, rule: because }];

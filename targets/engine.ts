@@ -1,6 +1,7 @@
 // What an engine directory is: logical tensors, how each is stored, and the directory as an engine finds it. Shared by the targets' engine.ts.
 
 import type { Form, GgufForm, PlainForm } from '../ir/form.js';
+import type { Storage } from '../ir/storage.js';
 
 /** What a tensor is for; recipes, legality and conformance speak of these. */
 export type Role =
@@ -89,6 +90,7 @@ export interface Chosen {
   readonly form: Form;
   /** What stands in the file in the end: the source's dtype where it is kept. */
   readonly dtype: string;
+  readonly source: { readonly storage: Storage };
 }
 export interface EngineModel {
   readonly modelType: string;
@@ -170,8 +172,10 @@ export interface EngineFormat {
   readonly readers: string;
   /** The form a rule asks for, as this format stores it. */
   form(rule: Rule): Form;
-  /** Why a tensor cannot have a form here, as a sentence; null where it can. `chip` is the target's name for it. */
-  objection(t: LogicalTensor, form: Form, chip: string, recipe: Recipe, runtime: Runtime | null): string | null;
+  /** Why a tensor cannot have a form here, as a sentence; null where it can. `chip` is the target's name for it, `source` what `keep` means. */
+  objection(t: LogicalTensor, form: Form, chip: string, recipe: Recipe, runtime: Runtime | null, source?: Storage): string | null;
+  /** The form that a tensor has here whatever a recipe says; null where it is the recipe's to say. */
+  always?(t: LogicalTensor, source: Storage): PlainForm | null;
   /** Why the recipe as a whole is not for this format; null where it is. */
   refuses(recipe: Recipe, model: EngineModel, chip: string, runtime: Runtime | null): string | null;
   /** The tensors a matrix becomes, in the order of the file; a kept or plain tensor is not asked for. */

@@ -1,8 +1,16 @@
 // How matrices are named in files: the spellings that several engines share.
 import { type CodedForm, coded, codedSizes, type Form, plainForm } from '../ir/form.js';
-import type { LogicalTensor, Rule, StoredPiece } from './engine.js';
+import type { Storage } from '../ir/storage.js';
+import type { Chosen, LogicalTensor, Rule, StoredPiece } from './engine.js';
 
 export const baseOf = (t: LogicalTensor): string => t.name.replace(/\.weight$/, '');
+/** DeepSeek-V4's own spelling: no `model.` before layers. */
+export const ownSpelling = (t: LogicalTensor): boolean => /^(layers|mtp)\.\d+\./.test(t.name);
+/** Codes and scales that a tensor stands in: the form that was chosen, or that of the source where it is kept. */
+export function codedOf(c: Chosen): CodedForm | null {
+  return c.form.kind === 'coded' ? c.form : c.form.kind === 'keep' ? codedIn(c.source.storage) : null;
+}
+export const codedIn = (s: Storage): CodedForm | null => (s.kind === 'scaled' ? coded(s.element, s.block, s.scale) : null);
 const scaleDtype = { f32: 'F32', 'bf16-in-f32': 'F32', 'e8m0-in-f32': 'F32', bf16: 'BF16', e8m0: 'F8_E8M0' } as const;
 
 /** compressed-tensors' names (vllm-project/compressed-tensors@ac8e2ba8, compressors/pack_quantized/base.py:44-110 and its siblings). */
@@ -64,6 +72,21 @@ export function deepseek(t: LogicalTensor, f: CodedForm, modelType: string): rea
   ];
 }
 
+/** SGLang's int8 in blocks (python/sglang/srt/layers/quantization/blockwise_int8.py): `weight_scale_inv`, as FP8 has it. */
+export function blockInt8(t: LogicalTensor, f: CodedForm): readonly StoredPiece[] {
+  const [rows, columns] = t.shape as readonly [number, number];
+  const { across } = codedSizes(f, rows, columns);
+  return [
+    { name: t.name, dtype: 'I8', shape: [rows, columns], what: { kind: 'codes' } },
+    {
+      name: `${baseOf(t)}.weight_scale_inv`,
+      dtype: scaleDtype[f.scale],
+      shape: [Math.ceil(rows / f.block[0]), across],
+      what: { kind: 'scales' },
+    },
+  ];
+}
+
 /** What a rule asks for where no engine has a wish of its own. */
 export function usualForm(r: Rule): Form {
   const more = { zero: r.zero ?? false, search: r.search ?? 'absmax' };
@@ -103,3 +126,9 @@ export function shapeObjection(t: LogicalTensor, f: Form): string | null {
   if (f.layout === 'row-pairs' && rows % 2 !== 0) return `row pairs want an even number of rows; this has ${rows}`;
   return null;
 }
+
+/** The experts of a layer are loaded as one: where one cannot have a form none can, so its shape is no reason to leave it plain alone. */
+export const expertsAlike = (t: LogicalTensor, objection: string | null): string | null =>
+  objection === null || t.role !== 'expert'
+    ? objection
+    : `all experts of a layer have one form: ${objection.replaceAll('columns', 'inputs').replaceAll('rows', 'outputs')}`;

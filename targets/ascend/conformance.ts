@@ -1,28 +1,47 @@
-// An AscendV1 directory held against what vllm-ascend, SGLang and MindIE want: rules A1 to A12 and A15. Read in vllm-ascend@182b75ea
-// (quantization/modelslim_config.py, methods/*), v0.18.0 and v0.23.0; not run on a device.
-import { dtypeBytes, type EngineDirectory, type EngineModel, type Finding, type LogicalTensor, type StoredTensor } from '../engine.js';
+// A directory held against what vllm-ascend, SGLang and MindIE want, whichever of four kinds it is: AscendV1 with its description,
+// compressed-tensors, DeepSeek's own FP8, or plain. Read in vllm-ascend@182b75ea (quantization/*, models/deepseek_v4), v0.18.0 and v0.23.0;
+// not run on a device. Not held here: A13, the map of experts to ranks, and A14, bytes a rank against the device's memory; both belong to a
+// parallel plan, which a directory does not have.
+import { compressedRules, readCompressed, type Scheme, schemePieces, show } from '../compressed-tensors.js';
+import { isObject, type Json, languageConfig, quantisationOf } from '../config.js';
+import type { EngineDirectory, EngineModel, Finding, LogicalTensor, Runtime, StoredTensor } from '../engine.js';
+import {
+  checkComputed,
+  checkFused,
+  checkIndex,
+  checkMtp,
+  checkPiece,
+  Findings,
+  type Piece,
+  type PieceRules,
+  plainDtypes,
+} from '../findings.js';
+import { baseOf } from '../tensors.js';
+import { is310p, modelObjection, nativeObjection, typeObjection, types } from './schemes.js';
 
-export interface AscendProfile {
-  readonly runtime: 'vllm-ascend' | 'sglang' | 'mindie';
-  readonly version: '0.18' | '0.23' | 'head';
-  /** 910b, 910c, 310p, 950. */
-  readonly chip: string;
-}
 export const ascendRules: Readonly<Record<string, string>> = {
-  A1: 'quant_model_description.json is there, its version "1.0.0", its group_size 0, or 32 with MXFP types',
+  A1: 'quant_model_description.json is an object, its version "1.0.0", its group_size 0, or 32 with MXFP types',
   A2: 'the description has an entry for every tensor, and for nothing else but its own keys',
   A3: 'the tensors are exactly those that the model has in these types, MTP blocks too',
   A4: 'dtypes and shapes are those that the loader allocates',
   A5: 'fused layers agree, and so do all experts of a layer: only expert 0 is looked at',
   A6: 'every type is registered in this version, for linears or for experts, and runs on the chip',
   A7: 'no FLOAT name extends the name of a quantised module: the look-up has no dot and would make it float',
-  A8: 'norms, router, kv_b_proj, the indexer, embeddings, lm_head and the parts of MTP are FLOAT',
-  A9: 'config.json says nothing of a quantisation, and torch_dtype is bfloat16',
+  A8: 'norms, router, kv_b_proj, the indexer, wo_a, embeddings, lm_head and the parts of MTP are FLOAT',
+  A9: 'beside a description config.json says nothing of a quantisation, and torch_dtype is bfloat16',
   A10: 'the index names exactly the tensors and files that are there, and there is no second index',
   A11: 'offsets are zero; scales are finite, above 0 and exact in bf16; int8 codes are never -128',
   A12: 'scale_bias is eight times the sum of codes times the scale, in 16 parts for down projections',
   A15: 'e_score_correction_bias is F32',
+  A16: 'compressed-tensors is W8A8_DYNAMIC on any linear or W4A16 on routed experts (compressed_tensors_config.py:340-437, w4a16.py:110)',
+  A17: 'group_size at the top of quantization_config is that of the int4 experts: 32 where it is absent (compressed_tensors_config.py:77)',
+  A18: 'the chip has what the directory needs, and the engine that is asked for reads its kind',
+  A19: 'config.json counts MTP blocks where there are some, and none where there are none',
+  A20: "DeepSeek's own FP8 is of V4 with fp4 experts, and passed on to the 950 (fp8_config.py:24-72)",
 };
+/** Rules of compressed-tensors hold too where a directory is of that kind. */
+export const ascendCompressedRules = compressedRules;
+
 const metaKeys = [
   'version',
   'model_quant_type',
@@ -34,251 +53,146 @@ const metaKeys = [
   'fa_quant_type',
   'indexer_quant_type',
 ];
-
-type Kind = 'linear' | 'moe';
-type Version = AscendProfile['version'];
-const always: readonly Version[] = ['0.18', '0.23', 'head'];
-/** Who registers a type, by kind (methods/*.py, `@register_scheme`). */
-const registered: Readonly<
-  Record<string, { readonly linear: readonly Version[]; readonly moe: readonly Version[]; readonly only950: boolean }>
-> = {
-  W8A8: { linear: always, moe: [], only950: false },
-  W8A8_DYNAMIC: { linear: always, moe: always, only950: false },
-  W8A8_MIX: { linear: always, moe: ['0.18', '0.23'], only950: false },
-  W4A8_DYNAMIC: { linear: ['0.18', '0.23'], moe: always, only950: false },
-  W8A16: { linear: always, moe: [], only950: false },
-  W4A4_DYNAMIC: { linear: always, moe: [], only950: false },
-  W8A8_MXFP8: { linear: always, moe: always, only950: true },
-  W4A8_MXFP: { linear: ['0.23', 'head'], moe: ['0.23', 'head'], only950: true },
-};
-const written = ['FLOAT', 'W8A8_DYNAMIC', 'W4A8_DYNAMIC', 'W8A8_MXFP8', 'W4A8_MXFP'];
-
-type Json = Readonly<Record<string, unknown>>;
-const isObject = (v: unknown): v is Json => typeof v === 'object' && v !== null && !Array.isArray(v);
-const baseOf = (name: string): string => name.replace(/\.weight$/, '');
+const pieceRules: PieceRules = { missing: 'A3', dtype: 'A4', shape: 'A4', bytes: 'A4', scale: 'A11', code: 'A11', says: 'A4' };
 const isDown = (name: string): boolean => /\.(down_proj|w2)\.weight$/.test(name);
 const mustBeFloat = (t: LogicalTensor): boolean =>
-  !t.matrix || ['router', 'kv_b', 'indexer', 'mtp_merge', 'compressor', 'embedding', 'head', 'norm'].includes(t.role);
-
-class Check {
-  readonly found: Finding[] = [];
-  readonly #seen = new Set<string>();
-  say(rule: string, where: string, what: string): void {
-    const key = `${rule} ${where}`;
-    if (this.#seen.has(key)) return;
-    this.#seen.add(key);
-    this.found.push({ rule, where, what });
-  }
-}
-interface Piece {
-  readonly name: string;
-  readonly dtypes: readonly string[];
-  readonly shape: readonly number[];
-  readonly what: 'plain' | 'codes' | 'scale' | 'offset' | 'bias' | 'exponents';
-}
-/** What the loader allocates for a type (section by type in vllm_ascend/quantization/methods). */
-function piecesOf(t: LogicalTensor, type: string): readonly Piece[] {
-  const b = baseOf(t.name);
-  const [rows, columns] = [t.shape[0] ?? 0, t.shape[1] ?? 1];
-  const scale: Piece = { name: `${b}.weight_scale`, dtypes: ['F32', 'BF16'], shape: [rows, 1], what: 'scale' };
-  const offset: Piece = { name: `${b}.weight_offset`, dtypes: ['F32', 'BF16'], shape: [rows, 1], what: 'offset' };
-  const exponents: Piece = { name: `${b}.weight_scale`, dtypes: ['U8'], shape: [rows, columns / 32], what: 'exponents' };
-  switch (type) {
-    case 'W8A8_DYNAMIC':
-      return [{ name: t.name, dtypes: ['I8'], shape: t.shape, what: 'codes' }, scale, offset];
-    case 'W4A8_DYNAMIC':
-      return [
-        { name: t.name, dtypes: ['I8'], shape: [rows / 2, columns], what: 'codes' },
-        { ...scale, dtypes: ['F32'] },
-        { ...offset, dtypes: ['F32'] },
-        { name: `${b}.scale_bias`, dtypes: ['F32'], shape: [rows, isDown(t.name) ? 16 : 1], what: 'bias' },
-      ];
-    case 'W8A8_MXFP8':
-      return [{ name: t.name, dtypes: ['F8_E4M3'], shape: t.shape, what: 'codes' }, exponents];
-    case 'W4A8_MXFP':
-      return [{ name: t.name, dtypes: ['U8'], shape: [rows, columns / 2], what: 'codes' }, exponents];
-    default:
-      return [
-        {
-          name: t.name,
-          dtypes: t.role === 'router_bias' ? ['F32', 'BF16', 'F16'] : t.role === 'table' ? ['I64', 'I32'] : ['BF16', 'F16', 'F32'],
-          shape: t.shape,
-          what: 'plain',
-        },
-      ];
-  }
-}
+  !t.matrix ||
+  ['router', 'kv_b', 'indexer', 'mtp_merge', 'compressor', 'embedding', 'head', 'norm'].includes(t.role) ||
+  t.name.endsWith('.wo_a.weight');
+const descriptionFile = 'quant_model_description.json';
 
 /** Hold a directory against the rules. Never throws on what it finds. */
-export function checkAscendV1(dir: EngineDirectory, model: EngineModel, profile: AscendProfile): readonly Finding[] {
-  const c = new Check();
-  const file = 'quant_model_description.json';
-  const d = dir.json(file);
-  checkConfig(c, dir);
-  checkIndex(c, dir);
-  if (!isObject(d)) {
-    c.say('A1', file, `${file} is missing or no object`);
-    return c.found;
+export function checkAscend(dir: EngineDirectory, model: EngineModel, chip: string, runtime: Runtime | null): readonly Finding[] {
+  const c = new Findings();
+  checkIndex(c, dir, 'A10');
+  const no = modelObjection(model.modelType === 'deepseek_v4', runtime);
+  if (no) c.say('A18', 'runtime', no);
+  if (is310p(chip)) {
+    const bf16 = [...dir.tensors.values()].find(t => t.dtype === 'BF16');
+    if (bf16) c.say('A18', bf16.name, `${bf16.name} is BF16, and 310P has no bf16`);
   }
-  const entries = Object.entries(d).filter(([k]) => !metaKeys.includes(k));
-  const types = new Set(entries.map(([, v]) => v));
-  const mx = types.has('W8A8_MXFP8') || types.has('W4A8_MXFP');
-  if (d.version !== '1.0.0') c.say('A1', 'version', `version is ${JSON.stringify(d.version)}, not "1.0.0"`);
-  if (d.group_size !== (mx ? 32 : 0)) c.say('A1', 'group_size', `group_size is ${JSON.stringify(d.group_size)}, not ${mx ? 32 : 0}`);
-  if (typeof d.model_quant_type !== 'string') c.say('A1', 'model_quant_type', 'model_quant_type is missing');
-  for (const [k, v] of entries) {
-    if (!dir.tensors.has(k)) c.say('A2', k, `${k} is described, but no shard holds it`);
-    if (!written.includes(v as string)) c.say('A6', k, `${k} is of type ${JSON.stringify(v)}, which is not one that is written`);
-  }
-  for (const name of dir.tensors.keys())
-    if (!Object.hasOwn(d, name) || metaKeys.includes(name)) c.say('A2', name, `${name} has no entry in the description`);
-  const typeOf = (name: string): string => {
-    const v = Object.hasOwn(d, name) ? d[name] : undefined;
-    return typeof v === 'string' && written.includes(v) ? v : 'FLOAT';
-  };
-  const known = new Set<string>();
-  for (const t of model.tensors) {
-    const type = typeOf(t.name);
-    if (type !== 'FLOAT') {
-      if (mustBeFloat(t)) c.say('A8', t.name, `${t.name} must be FLOAT, it is ${type}`);
-      const kind: Kind = t.role === 'expert' ? 'moe' : 'linear';
-      const row = registered[type]!;
-      if (!row[kind].includes(profile.version))
-        c.say('A6', t.name, `${type} is not registered for ${kind} in ${profile.runtime} ${profile.version}`);
-      if (row.only950 !== profile.chip.startsWith('950') && (row.only950 || type === 'W4A8_DYNAMIC'))
-        c.say(
-          'A6',
-          t.name,
-          row.only950 ? `${type} runs on 950 alone, not on ${profile.chip}` : `${type} needs an int4 cube, which 950 has not`,
-        );
-    }
-    if (t.role === 'router_bias') {
-      const s = dir.tensors.get(t.name);
-      if (s && s.dtype !== 'F32') c.say('A15', t.name, `${t.name} is ${s.dtype}, not F32`);
-    }
-    for (const p of piecesOf(t, type)) {
-      known.add(p.name);
-      checkPiece(c, dir, t, p);
-      if (Object.hasOwn(d, p.name) && d[p.name] !== type)
-        c.say('A5', p.name, `${p.name} is ${JSON.stringify(d[p.name])}, its weight ${type}`);
-    }
-    if (type === 'W4A8_DYNAMIC') checkBias(c, dir, t);
-  }
-  for (const name of dir.tensors.keys()) if (!known.has(name)) c.say('A3', name, `${name} belongs to no tensor of the model in this type`);
-  checkFused(c, model, typeOf);
-  const quantised = model.tensors.filter(t => typeOf(t.name) !== 'FLOAT').map(t => baseOf(t.name));
-  checkPrefixes(c, entries, quantised);
-  return c.found;
-}
-
-function checkConfig(c: Check, dir: EngineDirectory): void {
   const config = dir.json('config.json');
   if (!isObject(config)) {
     c.say('A9', 'config.json', 'config.json is missing or no object');
-    return;
+    return c.found;
   }
-  for (const [where, o] of [
-    ['config.json', config],
-    ['text_config', config.text_config],
-  ] as const)
-    if (isObject(o))
+  checkComputed(c, config, 'A9', ['bfloat16']);
+  checkMtp(c, config, model, 'A19');
+  const q = quantisationOf(config);
+  if (dir.files.includes(descriptionFile)) {
+    for (const [where, o] of [
+      ['config.json', config],
+      ['text_config', languageConfig(config)],
+    ] as const)
       for (const k of ['quantization_config', 'compression_config'])
         if (k in o) c.say('A9', k, `${where} still has ${k}: the description would be ignored`);
-  const dtype = config.torch_dtype ?? config.dtype;
-  if (dtype !== undefined && dtype !== 'bfloat16') c.say('A9', 'torch_dtype', `torch_dtype is ${JSON.stringify(dtype)}, not "bfloat16"`);
+    checkDescribed(c, dir, model, chip, runtime);
+  } else if (q === null) checkStored(c, dir, model, t => [plainPiece(t)]);
+  else if (isObject(q) && q.quant_method === 'compressed-tensors') checkCompressed(c, dir, model, q, chip, runtime);
+  else if (isObject(q) && q.quant_method === 'fp8') checkNative(c, dir, model, config, chip, runtime);
+  else c.say('A9', 'quantization_config', `quant_method ${JSON.stringify(isObject(q) ? q.quant_method : q)} is none that is read on NPUs`);
+  return c.found;
 }
 
-function checkIndex(c: Check, dir: EngineDirectory): void {
-  const name = 'model.safetensors.index.json';
-  for (const f of dir.files) if (f.endsWith('.safetensors.index.json') && f !== name) c.say('A10', f, `${f} is a second index`);
-  const shards = new Set([...dir.tensors.values()].map(t => t.file));
-  const index = dir.json(name);
-  if (index === undefined) {
-    if (shards.size > 1) c.say('A10', name, 'there are several shards and no index');
-    return;
+const plainPiece = (t: LogicalTensor): Piece => ({
+  name: t.name,
+  dtypes: t.role === 'table' ? ['I64', 'I32'] : plainDtypes,
+  shape: t.shape,
+  what: 'any',
+});
+/** Every tensor of the model, in the pieces it should have; nothing else. */
+function checkStored(c: Findings, dir: EngineDirectory, model: EngineModel, pieces: (t: LogicalTensor) => readonly Piece[]): void {
+  const known = new Set<string>();
+  for (const t of model.tensors) {
+    const all = pieces(t);
+    for (const p of all) known.add(p.name);
+    if (t.optional && all.every(p => !dir.tensors.has(p.name))) continue;
+    if (t.role === 'router_bias') {
+      const s = dir.tensors.get(t.name);
+      if (s && plainDtypes.includes(s.dtype) && s.dtype !== 'F32') c.say('A15', t.name, `${t.name} is ${s.dtype}, not F32`);
+    }
+    for (const p of all) checkPiece(c, dir, t, p, pieceRules);
   }
-  const map = isObject(index) ? index.weight_map : undefined;
-  if (!isObject(map)) {
-    c.say('A10', name, 'weight_map is missing');
-    return;
-  }
-  for (const [t, f] of Object.entries(map)) {
-    if (!dir.files.includes(String(f))) c.say('A10', t, `the index sends ${t} to ${String(f)}, which is not there`);
-    else if (dir.tensors.get(t)?.file !== f) c.say('A10', t, `the index sends ${t} to ${String(f)}, which does not hold it`);
-  }
-  for (const t of dir.tensors.keys()) if (!Object.hasOwn(map, t)) c.say('A10', t, `${t} is not in the index`);
+  for (const name of dir.tensors.keys()) if (!known.has(name)) c.say('A3', name, `${name} belongs to no tensor of the model in this type`);
 }
 
-/** Walk a tensor's bytes in pieces; `bad` says what is wrong with one, or null. */
-function scan(dir: EngineDirectory, s: StoredTensor, bad: (v: DataView) => string | null): string | null {
-  const size = s.bytes[1] - s.bytes[0];
-  for (let p = 0; p < size; p += 1 << 20) {
-    const b = dir.read(s, p, Math.min(size, p + (1 << 20)));
-    const found = bad(new DataView(b.buffer, b.byteOffset, b.byteLength));
-    if (found) return found;
+// ---- AscendV1
+
+/** What the loader allocates for a type (by type in vllm_ascend/quantization/methods). */
+function typePieces(t: LogicalTensor, type: string): readonly Piece[] {
+  const b = baseOf(t);
+  const [rows, columns] = [t.shape[0] ?? 0, t.shape[1] ?? 1];
+  const scale: Piece = { name: `${b}.weight_scale`, dtypes: ['F32', 'BF16'], shape: [rows, 1], what: 'exact' };
+  const offset: Piece = { name: `${b}.weight_offset`, dtypes: ['F32', 'BF16'], shape: [rows, 1], what: 'offset' };
+  const exponents: Piece = { name: `${b}.weight_scale`, dtypes: ['U8'], shape: [rows, columns / 32], what: 'scale' };
+  switch (type) {
+    case 'W8A8_DYNAMIC':
+      return [{ name: t.name, dtypes: ['I8'], shape: t.shape, what: 'int8' }, scale, offset];
+    case 'W4A8_DYNAMIC':
+      return [
+        { name: t.name, dtypes: ['I8'], shape: [rows / 2, columns], what: 'any' },
+        { ...scale, dtypes: ['F32'] },
+        { ...offset, dtypes: ['F32'] },
+        { name: `${b}.scale_bias`, dtypes: ['F32'], shape: [rows, isDown(t.name) ? 16 : 1], what: 'any' },
+      ];
+    case 'W8A8_MXFP8':
+      return [{ name: t.name, dtypes: ['F8_E4M3'], shape: t.shape, what: 'any' }, exponents];
+    case 'W4A8_MXFP':
+      return [{ name: t.name, dtypes: ['U8'], shape: [rows, columns / 2], what: 'any' }, exponents];
+    default:
+      return [plainPiece(t)];
   }
-  return null;
 }
-function checkPiece(c: Check, dir: EngineDirectory, t: LogicalTensor, p: Piece): void {
-  const s = dir.tensors.get(p.name);
-  if (!s) {
-    c.say('A3', p.name, `${p.name} is missing${t.mtp ? ': MTP blocks are loaded too' : ''}`);
+function checkDescribed(c: Findings, dir: EngineDirectory, model: EngineModel, chip: string, runtime: Runtime | null): void {
+  const d = dir.json(descriptionFile);
+  if (!isObject(d)) {
+    c.say('A1', descriptionFile, `${descriptionFile} is no object`);
     return;
   }
-  const size = s.shape.reduce((a, b) => a * b, 1) * (dtypeBytes[s.dtype] ?? Number.NaN);
-  if (!p.dtypes.includes(s.dtype)) c.say('A4', p.name, `${p.name} is ${s.dtype}, not ${p.dtypes.join(' or ')}`);
-  if (s.shape.join() !== p.shape.join()) c.say('A4', p.name, `${p.name} is [${s.shape.join(', ')}], not [${p.shape.join(', ')}]`);
-  if (s.bytes[1] - s.bytes[0] !== size) {
-    c.say('A4', p.name, `${p.name} has ${s.bytes[1] - s.bytes[0]} bytes, its shape ${size}`);
-    return;
+  const entries = Object.entries(d).filter(([k]) => !metaKeys.includes(k));
+  const said = new Set(entries.map(([, v]) => v));
+  const mx = said.has('W8A8_MXFP8') || said.has('W4A8_MXFP');
+  if (d.version !== '1.0.0') c.say('A1', 'version', `version is ${JSON.stringify(d.version)}, not "1.0.0"`);
+  if (d.group_size !== (mx ? 32 : 0)) c.say('A1', 'group_size', `group_size is ${JSON.stringify(d.group_size)}, not ${mx ? 32 : 0}`);
+  if (typeof d.model_quant_type !== 'string') c.say('A1', 'model_quant_type', 'model_quant_type is missing');
+  const isType = (v: unknown): v is string => v === 'FLOAT' || (typeof v === 'string' && Object.hasOwn(types, v));
+  for (const [k, v] of entries) {
+    if (!dir.tensors.has(k)) c.say('A2', k, `${k} is described, but no shard holds it`);
+    if (!isType(v)) c.say('A6', k, `${k} is of type ${JSON.stringify(v)}, which is not one that is written`);
   }
-  if (!p.dtypes.includes(s.dtype)) return;
-  const each = s.dtype === 'BF16' ? 2 : 4;
-  const number = (v: DataView, i: number): number => {
-    if (each === 4) return v.getFloat32(i, true);
-    const w = new DataView(new ArrayBuffer(4));
-    w.setUint16(0, v.getUint16(i, true));
-    return w.getFloat32(0);
+  for (const name of dir.tensors.keys())
+    if (!Object.hasOwn(d, name) || metaKeys.includes(name)) c.say('A2', name, `${name} has no entry in the description`);
+  const typeOf = (t: LogicalTensor): string => {
+    const v = Object.hasOwn(d, t.name) ? d[t.name] : undefined;
+    return isType(v) ? v : 'FLOAT';
   };
-  let bad: string | null = null;
-  if (p.what === 'scale')
-    bad = scan(dir, s, v => {
-      for (let i = 0; i + each <= v.byteLength; i += each) {
-        const x = number(v, i);
-        if (!(x > 0) || x === Number.POSITIVE_INFINITY) return `a scale is ${x}`;
-        if (each === 4 && (v.getUint32(i, true) & 0xffff) !== 0)
-          return `the scale ${x} is not exact in bf16, to which the loader rounds it`;
-      }
-      return null;
-    });
-  else if (p.what === 'offset')
-    bad = scan(dir, s, v => {
-      for (let i = 0; i + each <= v.byteLength; i += each) if (number(v, i) !== 0) return `an offset is ${number(v, i)}`;
-      return null;
-    });
-  else if (p.what === 'codes' && s.dtype === 'I8' && s.shape[0] === t.shape[0])
-    bad = scan(dir, s, v => {
-      for (let i = 0; i < v.byteLength; i++) if (v.getInt8(i) === -128) return 'a code is -128';
-      return null;
-    });
-  else if (p.what === 'exponents')
-    bad = scan(dir, s, v => {
-      for (let i = 0; i < v.byteLength; i++) if (v.getUint8(i) === 255) return 'a scale is NaN';
-      return null;
-    });
-  if (bad) c.say('A11', p.name, `${p.name}: ${bad}`);
+  const v4 = model.modelType === 'deepseek_v4';
+  for (const t of model.tensors) {
+    const type = typeOf(t);
+    if (type === 'FLOAT') continue;
+    if (mustBeFloat(t)) c.say('A8', t.name, `${t.name} must be FLOAT, it is ${type}`);
+    const no = typeObjection(type, t.role === 'expert' ? 'moe' : 'linear', chip, v4, runtime);
+    if (no) c.say('A6', t.name, `${t.name}: ${no}`);
+    for (const p of typePieces(t, type))
+      if (Object.hasOwn(d, p.name) && d[p.name] !== type)
+        c.say('A5', p.name, `${p.name} is ${JSON.stringify(d[p.name])}, its weight ${type}`);
+    if (type === 'W4A8_DYNAMIC') checkBias(c, dir, t);
+  }
+  checkStored(c, dir, model, t => typePieces(t, typeOf(t)));
+  checkFused(c, model, 'A5', typeOf);
+  checkPrefixes(c, entries, model.tensors.filter(t => typeOf(t) !== 'FLOAT').map(baseOf));
 }
 
 /** scale_bias from the packed codes themselves. */
-function checkBias(c: Check, dir: EngineDirectory, t: LogicalTensor): void {
-  const b = baseOf(t.name);
+function checkBias(c: Findings, dir: EngineDirectory, t: LogicalTensor): void {
+  const b = baseOf(t);
   const [codes, scale, bias] = [dir.tensors.get(t.name), dir.tensors.get(`${b}.weight_scale`), dir.tensors.get(`${b}.scale_bias`)];
   const [rows, columns] = [t.shape[0] ?? 0, t.shape[1] ?? 1];
   const chunks = isDown(t.name) ? 16 : 1;
   const fits = (s: StoredTensor | undefined, bytes: number): s is StoredTensor => s !== undefined && s.bytes[1] - s.bytes[0] === bytes;
   if (!fits(codes, (rows / 2) * columns) || !fits(scale, rows * 4) || !fits(bias, rows * chunks * 4)) return;
   if (columns % chunks !== 0) {
-    c.say('A12', t.name, `${columns} columns do not make ${chunks} equal parts`);
+    c.say('A12', t.name, `${columns} columns of ${t.name} do not make ${chunks} equal parts`);
     return;
   }
   const each = Math.max(1, Math.floor((1 << 20) / columns));
@@ -302,33 +216,15 @@ function checkBias(c: Check, dir: EngineDirectory, t: LogicalTensor): void {
         const s = sv.getFloat32(4 * i, true);
         const is = bv.getFloat32(4 * (i * chunks + k), true);
         if (!(Math.abs(is - 8 * sum * s) <= 1e-5 * Math.max(8 * most * Math.abs(s), 1e-30))) {
-          c.say('A12', `${b}.scale_bias`, `row ${2 * r + i}, part ${k} is ${is}; the codes give ${8 * sum * s}`);
+          c.say('A12', `${b}.scale_bias`, `row ${2 * r + i}, part ${k} of ${b}.scale_bias is ${is}; the codes give ${8 * sum * s}`);
           return;
         }
       }
   }
 }
 
-function checkFused(c: Check, model: EngineModel, typeOf: (name: string) => string): void {
-  const sets = new Map<string, LogicalTensor[]>();
-  const v4 = model.modelType === 'deepseek_v4';
-  const put = (key: string, t: LogicalTensor): void => void sets.set(key, [...(sets.get(key) ?? []), t]);
-  for (const t of model.tensors) {
-    if (t.role === 'expert') put(t.name.replace(/\.experts\..*$/, '.experts'), t);
-    else if (/\.(gate_proj|up_proj|w1|w3)\.weight$/.test(t.name))
-      put(t.name.replace(/\.(gate_proj|up_proj|w1|w3)\.weight$/, '.gate_up_proj'), t);
-    else if (!v4 && /\.(q_a_proj|kv_a_proj_with_mqa)\.weight$/.test(t.name))
-      put(t.name.replace(/\.(q_a_proj|kv_a_proj_with_mqa)\.weight$/, '.fused_qkv_a_proj'), t);
-  }
-  for (const [name, all] of sets) {
-    const first = all[0] as LogicalTensor;
-    const odd = all.find(t => typeOf(t.name) !== typeOf(first.name));
-    if (odd) c.say('A5', name, `${odd.name} is ${typeOf(odd.name)}, ${first.name} ${typeOf(first.name)}; they are loaded as one`);
-  }
-}
-
 /** The look-up tests only how a name begins: a FLOAT sibling whose name begins like a quantised module turns that module to float. */
-function checkPrefixes(c: Check, entries: readonly (readonly [string, unknown])[], quantised: readonly string[]): void {
+function checkPrefixes(c: Findings, entries: readonly (readonly [string, unknown])[], quantised: readonly string[]): void {
   const floats = entries
     .filter(([k, v]) => v === 'FLOAT' && k.endsWith('.weight'))
     .map(([k]) => k)
@@ -341,6 +237,51 @@ function checkPrefixes(c: Check, entries: readonly (readonly [string, unknown])[
       else high = mid;
     }
     const f = floats[low];
-    if (f?.startsWith(q)) c.say('A7', f, `${f} is FLOAT and begins with ${q}, which is quantised`);
+    if (f?.startsWith(q) && f !== `${q}.weight`) c.say('A7', f, `${f} is FLOAT and begins with ${q}, which is quantised`);
   }
+}
+
+// ---- the other kinds
+
+function checkCompressed(c: Findings, dir: EngineDirectory, model: EngineModel, q: Json, chip: string, runtime: Runtime | null): void {
+  if (runtime?.name === 'mindie') c.say('A18', 'quant_method', 'MindIE reads AscendV1, not compressed-tensors');
+  const of = readCompressed(c, q);
+  if (!of) return;
+  const schemes = new Map<LogicalTensor, Scheme>(model.tensors.map(t => [t, of(t)]));
+  for (const [t, s] of schemes) {
+    if (s.kind === 'plain') continue;
+    if (mustBeFloat(t)) c.say('A8', t.name, `${t.name} must be plain, but the config takes it in as ${show(s)}`);
+    else if (s.kind === 'int8') {
+      if (!s.activations) c.say('A16', t.name, `${t.name} is int8 without int8 activations, for which there is no scheme`);
+      const no = typeObjection('W8A8_DYNAMIC', t.role === 'expert' ? 'moe' : 'linear', chip, model.modelType === 'deepseek_v4', runtime);
+      if (no) c.say('A6', t.name, `${t.name}: ${no}`);
+    } else if (s.kind === 'int4') {
+      if (t.role !== 'expert') c.say('A16', t.name, `${t.name} is int4, but W4A16 is for routed experts alone`);
+      if (s.group === 0 || s.zero) c.say('A16', t.name, `${t.name}: W4A16 has symmetric groups`);
+      const group = q.group_size ?? 32;
+      if (s.group !== group) c.say('A17', 'group_size', `experts are in groups of ${s.group}, group_size says ${JSON.stringify(group)}`);
+    } else c.say('A16', t.name, `${t.name} is ${show(s)}, for which there is no scheme`);
+  }
+  checkStored(c, dir, model, t => schemePieces(t, schemes.get(t) as Scheme, true));
+  checkFused(c, model, 'A5', t => show(schemes.get(t) as Scheme));
+}
+
+function checkNative(c: Findings, dir: EngineDirectory, model: EngineModel, config: Json, chip: string, runtime: Runtime | null): void {
+  const no = nativeObjection(chip, model.modelType === 'deepseek_v4', runtime);
+  if (no) {
+    c.say('A20', 'quant_method', no);
+    return;
+  }
+  const experts = config.expert_dtype ?? 'fp4';
+  if (experts !== 'fp4') c.say('A20', 'expert_dtype', `expert_dtype is ${JSON.stringify(experts)}; vllm-ascend has a method for fp4 alone`);
+  checkStored(c, dir, model, t => {
+    const stored = dir.tensors.get(t.name)?.dtype ?? '';
+    if (!t.matrix) return [plainPiece(t)];
+    const loose = ['indexer', 'compressor', 'mtp_merge'].includes(t.role) || t.name.endsWith('.wo_a.weight');
+    if (loose && plainDtypes.includes(stored)) return [plainPiece(t)];
+    return schemePieces(
+      t,
+      t.role === 'expert' ? { kind: 'fp4', suffix: 'scale' } : { kind: 'fp8', block: [128, 128], suffix: 'scale', scale: ['F8_E8M0'] },
+    );
+  });
 }

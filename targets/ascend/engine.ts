@@ -1,36 +1,44 @@
-// What vllm-ascend, SGLang and MindIE load: AscendV1 with its description of every tensor; compressed-tensors W8A8 on request.
+// What vllm-ascend, SGLang and MindIE load: AscendV1 with its description of every tensor; compressed-tensors on request.
 // (vllm-ascend@182b75ea, vllm_ascend/quantization/modelslim_config.py; msmodelslim, core/quant_service/modelslim_v1/save/ascendv1.py:214-227)
-import { type CodedForm, coded, type Form } from '../../ir/form.js';
+import { type CodedForm, coded, type Form, plainForm } from '../../ir/form.js';
+import type { Storage } from '../../ir/storage.js';
+import { quantizationConfig } from '../compressed-tensors.js';
+import { languageModel, quantisationOf } from '../config.js';
 import {
-  type Chosen,
   type EngineFormat,
+  type EngineModel,
   type Engines,
   type LogicalTensor,
   linearRoles,
   type Recipe,
   type Rule,
+  type Runtime,
   type StoredPiece,
 } from '../engine.js';
-import { baseOf, compressedTensors, shapeObjection, usualForm } from '../tensors.js';
-import { checkAscendV1 } from './conformance.js';
+import { baseOf, codedIn, codedOf, compressedTensors, expertsAlike, ownSpelling, shapeObjection, usualForm } from '../tensors.js';
+import { checkAscend } from './conformance.js';
+import { is310p, is950, modelObjection, nativeObjection, typeObjection } from './schemes.js';
 
 const isCoded = (f: Form): f is CodedForm => f.kind === 'coded';
+const codes = (r: Rule): boolean => !['keep', 'bf16', 'f16', 'f32'].includes(r.to);
 /** Always FLOAT (vllm-ascend reads these without a quantisation: deepseek_v2.py:666-673; kv_b_proj is absorbed). */
 const float = (t: LogicalTensor): string | null => {
   switch (t.role) {
     case 'kv_b':
       return 'kv_b_proj is absorbed at load and must be FLOAT';
     case 'indexer':
-      return 'the indexer is fused without a quantisation and must be FLOAT';
+      return "the indexer's projections are fused without a quantisation and must be FLOAT";
     case 'router':
     case 'mtp_merge':
     case 'compressor':
       return `${t.role === 'router' ? 'the router' : t.role === 'mtp_merge' ? 'eh_proj' : 'a compressor'} must be FLOAT`;
     default:
-      return null;
+      // multiplied group by group as it lies (vllm_ascend/attention/context_parallel/dsa_cp.py:1303-1330, 1461-1473)
+      return t.name.endsWith('.wo_a.weight') ? "V4's wo_a is absorbed into a product over groups and must be FLOAT" : null;
   }
 };
-const is950 = (chip: string): boolean => chip.startsWith('950');
+const no310p =
+  '310P has no bf16, in which these checkpoints are stored and computed; it is served from a registry of its own (vllm_ascend/_310p), which is not written for here';
 
 /** The type that a form has in the description. */
 export function typeOf(f: Form): string {
@@ -41,44 +49,84 @@ export function typeOf(f: Form): string {
 }
 const rowsHalf = (t: LogicalTensor): readonly [number, number] => [(t.shape[0] as number) / 2, t.shape[1] as number];
 
+/** A tensor as the source has it. */
+function keptObjection(
+  t: LogicalTensor,
+  source: Storage | undefined,
+  chip: string,
+  recipe: Recipe,
+  runtime: Runtime | null,
+): string | null {
+  if (source === undefined) return null;
+  if (source.kind === 'plain') return source.element === 'bf16' && is310p(chip) ? no310p : null;
+  if (recipe.rules.some(codes)) return 'what the source has in codes cannot stay so beside others: "otherwise": "bf16"';
+  const f = codedIn(source) as CodedForm;
+  if (f.element === 'f8e4m3' || f.element === 'f4e2m1') return nativeObjection(chip, ownSpelling(t), runtime);
+  return compressedObjection(t, f, chip, runtime);
+}
+/** compressed-tensors on NPUs (vllm_ascend/quantization/compressed_tensors_config.py:340-437; methods/w4a16.py:110). */
+function compressedObjection(t: LogicalTensor, f: CodedForm, chip: string, runtime: Runtime | null): string | null {
+  if (is310p(chip)) return no310p;
+  if (runtime?.name === 'mindie') return 'MindIE reads AscendV1, not compressed-tensors';
+  if (ownSpelling(t)) return 'V4 goes out as AscendV1: nothing public says that compressed-tensors of V4 is read on NPUs';
+  const must = float(t);
+  if (must) return must;
+  if (f.element === 'i4') {
+    if (t.role !== 'expert') return 'W4A16 is for routed experts alone (vllm_ascend/quantization/methods/w4a16.py:110)';
+    if (runtime?.name === 'sglang') return 'SGLang is not known to read int4 of compressed-tensors on NPUs';
+    if (is950(chip)) return 'the 950 has no int4 cube, and nothing public says that W4A16 runs on it: --quantise mxfp4';
+    if (f.zero || ![32, 64, 128].includes(f.block[1])) return 'int4 comes in symmetric groups of 32, 64 or 128 here';
+    const columns = t.shape[1] as number;
+    return columns % f.block[1] === 0 ? null : expertsAlike(t, `groups of ${f.block[1]} do not divide ${columns} columns`);
+  }
+  if (f.element !== 'i8') return 'int8 and int4 are what compressed-tensors holds here';
+  return f.block[0] === 1 && f.block[1] === 0 ? null : 'int8 has one scale a row here';
+}
+const wholeObjection = (recipe: Recipe, model: EngineModel, chip: string, runtime: Runtime | null): string | null => {
+  if (is310p(chip) && (recipe.otherwise === 'bf16' || recipe.rules.some(codes))) return no310p;
+  if (recipe.otherwise === 'f16') return 'bf16 is what these checkpoints and engines compute in';
+  return modelObjection(model.modelType === 'deepseek_v4', runtime);
+};
+
 const ascendV1: EngineFormat = {
   name: 'ascendv1',
   about: 'W8A8_DYNAMIC and W4A8_DYNAMIC, MXFP forms on 950, with quant_model_description.json',
-  readers: 'vllm-ascend 0.18, 0.23 and head, SGLang, MindIE: read in their sources, not run here',
+  readers:
+    'vllm-ascend 0.18, 0.23 and head (V4 and W4A8_MXFP: 0.23 and head), SGLang and MindIE (int8 and int4): read in their sources, not run here',
   form(r: Rule): Form {
     const search = r.search ?? 'absmax';
     // the loader keeps scales in bf16: codes are chosen under the rounded scale
     if (r.to === 'int8') return coded('i8', [1, 0], 'bf16-in-f32', { search });
-    if (r.to === 'int4') return coded('i4', [1, 0], 'bf16-in-f32', { search, layout: 'row-pairs' });
+    if (r.to === 'int4') return coded('i4', [1, 0], 'bf16-in-f32', { search, zero: r.zero ?? false, layout: 'row-pairs' });
     return usualForm(r);
   },
-  objection(t, form, chip) {
+  // routing is computed with it in F32 (facts of 2.7); some releases store it in BF16
+  always: (t, source) => (t.role === 'router_bias' && !(source.kind === 'plain' && source.element === 'f32') ? plainForm('f32') : null),
+  objection(t, form, chip, recipe, runtime, source) {
     if (form.kind === 'gguf') return 'GGUF is for llama.cpp on the CPU';
-    if (form.kind === 'plain' && form.element === 'bf16' && chip.startsWith('310p')) return '310P has no bf16';
-    if (!isCoded(form)) return null;
+    if (form.kind === 'keep') return keptObjection(t, source, chip, recipe, runtime);
+    if (form.kind === 'plain') return form.element === 'bf16' && is310p(chip) ? no310p : null;
     const must = float(t);
     if (must) return must;
     if (form.zero) return 'the loaders take symmetric codes';
+    const type = typeOf(form);
+    const no = typeObjection(type, t.role === 'expert' ? 'moe' : 'linear', chip, ownSpelling(t), runtime);
+    if (no) return no;
     switch (form.element) {
       case 'i8':
-        return form.search === 'gptq' ? null : shapeObjection(t, form);
+        return null;
       case 'i4':
-        if (t.role !== 'expert') return 'W4A8_DYNAMIC is for routed experts: linears lost it after 0.23';
-        if (form.search === 'gptq') return 'gptq packs along columns; W4A8 wants row pairs';
+        if (form.search === 'gptq') return 'gptq packs along a row; W4A8 wants row pairs, so gptq is not for it';
         if (/\.(down_proj|w2)\.weight$/.test(t.name) && (t.shape[1] as number) % 16 !== 0)
-          return `scale_bias of a down projection wants columns in sixteens; this has ${t.shape[1]}`;
-        return shapeObjection(t, form);
+          return expertsAlike(t, `scale_bias of a down projection wants columns in sixteens; this has ${t.shape[1]}`);
+        return expertsAlike(t, shapeObjection(t, form));
       case 'f8e4m3':
       case 'f4e2m1':
-        if (!is950(chip)) return `${form.element === 'f8e4m3' ? 'fp8' : 'fp4'} runs on the 950 alone; ${chip} has no such unit`;
         if (form.block[0] !== 1) return 'blocks of 128 x 128 are not loaded; mxfp8 is';
-        return shapeObjection(t, form);
+        return expertsAlike(t, shapeObjection(t, form));
     }
   },
-  refuses(recipe, _model, chip) {
-    if (chip.startsWith('310p') && recipe.name !== 'none') return '310P has no bf16, which these checkpoints are computed in';
-    return recipe.otherwise === 'f16' ? 'bf16 is what these checkpoints and engines compute in' : null;
-  },
+  refuses: wholeObjection,
   stored(t: LogicalTensor, form: Form): readonly StoredPiece[] {
     if (!isCoded(form)) return [];
     const base = baseOf(t);
@@ -110,10 +158,16 @@ const ascendV1: EngineFormat = {
         ];
     }
   },
-  files(config, chosen) {
+  files(config, chosen, recipe) {
+    const own = languageModel(config);
     const types = chosen.map(c => [c, typeOf(c.form)] as const);
     const any = types.find(([, t]) => t !== 'FLOAT');
-    if (!any) return { config, extra: [] };
+    if (!any) {
+      // nothing was coded here; what the source has in codes is said as the source says it, or as compressed-tensors
+      if (quantisationOf(own) !== null) return { config: own, extra: [] };
+      const q = chosen.some(c => codedOf(c) !== null) ? quantizationConfig(chosen, recipe) : null;
+      return { config: q ? { ...own, quantization_config: q } : own, extra: [] };
+    }
     const has = (t: string): boolean => types.some(([, x]) => x === t);
     const mx = has('W8A8_MXFP8') || has('W4A8_MXFP');
     const description: Record<string, unknown> = {
@@ -126,86 +180,40 @@ const ascendV1: EngineFormat = {
     for (const [c, type] of [...types].sort(([a], [b]) => (a.tensor.name < b.tensor.name ? -1 : 1)))
       if (type === 'FLOAT') description[c.tensor.name] = 'FLOAT';
       else for (const p of ascendV1.stored(c.tensor, c.form, '')) description[p.name] = type;
-    return { config, extra: [{ path: 'quant_model_description.json', text: `${JSON.stringify(description, null, 2)}\n` }] };
+    return { config: own, extra: [{ path: 'quant_model_description.json', text: `${JSON.stringify(description, null, 2)}\n` }] };
   },
-  check: (dir, model, chip) =>
-    dir.files.includes('quant_model_description.json') ? checkAscendV1(dir, model, { runtime: 'vllm-ascend', version: '0.23', chip }) : [],
+  check: checkAscend,
 };
 
 const compressed: EngineFormat = {
   ...ascendV1,
   name: 'compressed-tensors',
   about: 'W8A8 with a scale a row and one a token, as on CUDA; int4 groups of 32 for routed experts',
-  form: usualForm,
-  objection(t, form, chip, recipe, runtime) {
-    if (!isCoded(form)) return ascendV1.objection(t, form, chip, recipe, runtime);
-    const must = float(t);
-    if (must) return must;
-    if (form.element === 'i4') {
-      if (t.role !== 'expert') return 'W4A16 is for routed experts alone (vllm_ascend/quantization/methods/w4a16.py:110)';
-      return form.block[1] === 32 && !form.zero ? shapeObjection(t, form) : 'int4 comes in symmetric groups of 32 here';
+  readers: 'vllm-ascend 0.18, 0.23 and head; SGLang the int8 alone: read in their sources, not run here',
+  // loaded as W8A8_DYNAMIC, whose scales are kept in bf16
+  form: r => (r.to === 'int8' ? coded('i8', r.block ?? [1, r.group ?? 0], 'bf16-in-f32', { search: r.search ?? 'absmax' }) : usualForm(r)),
+  objection(t, form, chip, recipe, runtime, source) {
+    if (form.kind === 'keep' && source?.kind === 'scaled') {
+      const f = codedIn(source) as CodedForm;
+      // int4 experts that were compressed-tensors before may stay beside int8
+      return f.element === 'i4' ? compressedObjection(t, f, chip, runtime) : keptObjection(t, source, chip, recipe, runtime);
     }
-    return form.element === 'i8' ? shapeObjection(t, form) : 'compressed-tensors holds int8 and int4 here';
+    return isCoded(form) ? compressedObjection(t, form, chip, runtime) : ascendV1.objection(t, form, chip, recipe, runtime, source);
+  },
+  refuses(recipe, model, chip, runtime) {
+    const whole = wholeObjection(recipe, model, chip, runtime);
+    if (whole) return whole;
+    if (recipe.activations !== 'int8' && recipe.rules.some(r => r.to === 'int8'))
+      return 'int8 is read with int8 activations here: "activations": "int8"';
+    return null;
   },
   stored: (t, form) => (isCoded(form) ? compressedTensors(t, form) : []),
   files(config, chosen, recipe: Recipe) {
-    const coded = chosen.filter((c): c is Chosen & { readonly form: CodedForm } => isCoded(c.form));
-    const first = coded[0];
-    if (!first) return { config, extra: [] };
-    const four = first.form.element === 'i4';
-    const config_groups = {
-      group_0: {
-        targets: ['Linear'],
-        format: four ? 'pack-quantized' : 'int-quantized',
-        weights: {
-          num_bits: four ? 4 : 8,
-          type: 'int',
-          symmetric: true,
-          strategy: four ? 'group' : 'channel',
-          group_size: four ? 32 : null,
-          dynamic: false,
-          actorder: null,
-          block_structure: null,
-          observer: 'minmax',
-          observer_kwargs: {},
-        },
-        input_activations:
-          recipe.activations === 'int8'
-            ? {
-                num_bits: 8,
-                type: 'int',
-                symmetric: true,
-                strategy: 'token',
-                group_size: null,
-                dynamic: true,
-                observer: null,
-                observer_kwargs: {},
-              }
-            : null,
-        output_activations: null,
-      },
-    };
-    const ignore = [...new Set([...chosen.filter(c => c.tensor.matrix && !isCoded(c.form)).map(c => baseOf(c.tensor)), 'lm_head'])].sort();
-    return {
-      config: {
-        ...config,
-        quantization_config: {
-          quant_method: 'compressed-tensors',
-          version: '0.12.0',
-          format: config_groups.group_0.format,
-          quantization_status: 'compressed',
-          global_compression_ratio: null,
-          kv_cache_scheme: null,
-          sparsity_config: {},
-          transform_config: {},
-          ignore,
-          config_groups,
-        },
-      },
-      extra: [],
-    };
+    const own = languageModel(config);
+    if (quantisationOf(own) !== null) return { config: own, extra: [] };
+    const q = quantizationConfig(chosen, recipe);
+    return { config: q ? { ...own, quantization_config: q } : own, extra: [] };
   },
-  check: () => [],
 };
 
 const common = { otherwise: 'bf16', mtp: 'keep', activations: 'none' } as const;
@@ -220,7 +228,7 @@ export const ascendEngines: Engines = {
       versions: ['0.18', '0.23', 'head'],
       formats: ['ascendv1', 'compressed-tensors'],
     },
-    sglang: { about: 'SGLang, ModelSlim directories', versions: [], formats: ['ascendv1'] },
+    sglang: { about: 'SGLang, ModelSlim directories', versions: [], formats: ['ascendv1', 'compressed-tensors'] },
     mindie: { about: 'MindIE', versions: [], formats: ['ascendv1'] },
   },
   recipes: {

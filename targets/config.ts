@@ -1,0 +1,24 @@
+// config.json of a model, or of a model with a language model in it.
+export type Json = Readonly<Record<string, unknown>>;
+export const isObject = (v: unknown): v is Json => typeof v === 'object' && v !== null && !Array.isArray(v);
+
+/** The part that speaks of the language model. */
+export const languageConfig = (config: Json): Json => (isObject(config.text_config) ? config.text_config : config);
+/** What it says of a quantisation: at the top, in the part of the language model, or under the older name; null where it says nothing. */
+export function quantisationOf(config: Json): unknown {
+  const text = languageConfig(config);
+  return config.quantization_config ?? text.quantization_config ?? config.compression_config ?? text.compression_config ?? null;
+}
+/** A config of the language model alone, whose tensors are what is written: Kimi-K2.5's text_config brought to the top. */
+export function languageModel(config: Record<string, unknown>): Record<string, unknown> {
+  const text = languageConfig(config);
+  if (text === config) return config;
+  const quantisation = quantisationOf(config);
+  const { compression_config: _, ...rest } = text;
+  const dtype = text.torch_dtype ?? text.dtype ?? config.torch_dtype ?? config.dtype;
+  return {
+    ...rest,
+    ...(dtype === undefined ? {} : { torch_dtype: dtype }),
+    ...(quantisation === null ? {} : { quantization_config: quantisation }),
+  };
+}
