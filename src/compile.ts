@@ -32,6 +32,7 @@ import {
 } from './engine.js';
 import { type EnginePlan, planEngine, planPacking } from './engine-plan.js';
 import { type Sources, sourcesOf } from './logical.js';
+import { collect } from './memory.js';
 import { type BuildOptions, buildModel, defaultLimits, type Model } from './models/index.js';
 import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
@@ -85,6 +86,16 @@ export interface Watch {
   step(text: string): void;
   at(done: number, total: number): void;
 }
+/** Tensors by what was done to their values. */
+export interface Made {
+  readonly passed: number;
+  readonly cast: number;
+  /** Of the casts, those that lost something. */
+  readonly lossy: number;
+  readonly coded: number;
+  /** Codes whose values lay more than half a step outside their range. */
+  readonly saturated: number;
+}
 /** Seconds of a compile's parts. */
 export interface Phases {
   /** Headers, graph, recipe, plan. */
@@ -105,6 +116,7 @@ export interface Compiled {
       string,
       {
         readonly figures: ReadonlyMap<string, Figures>;
+        readonly made: Made;
         readonly resumed: number;
         readonly cached: number;
         readonly files: number;
@@ -230,6 +242,7 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
   const began = performance.now();
   const phases: Phases = { prepare: 0, weights: 0, check: 0, rest: 0 };
   const p = await prepare(modelDir, o, watch);
+  collect();
   phases.prepare = (performance.now() - began) / 1e3;
   const statistics = o.calibration ? await calibrated(p, o, watch) : noStatistics;
   const work = openWork(o.out, fingerprint(p, o), o.restart === true);
@@ -262,11 +275,11 @@ interface Built extends Omit<Compiled, 'phases'> {
   readonly remember: readonly (() => void)[];
 }
 async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work: Work, watch: Watch, phases: Phases): Promise<Built> {
-  const { statistics } = gathered;
   const timed = <T>(phase: 'weights' | 'check', begin: number, value: T): T => {
     phases[phase] += (performance.now() - begin) / 1e3;
     return value;
   };
+  const { statistics } = gathered;
   const cache = o.noCache ? null : new Cache();
   const entries: TargetEntry[] = [];
   const known = new Map<string, { readonly sha256: string; readonly bytes: number }>();
@@ -296,6 +309,7 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
     const start = performance.now();
     const { results, resumed, cached } = await writeWeights(p.checkpoint, a.plan, work, `${a.directory}/engine`, key, options, watch);
     timed('weights', start, null);
+    collect();
     writeCompanions(p.checkpoint, a.plan, a.resolution, a.format, join(at, 'engine'), {
       recipe: a.recipe,
       allowPhantomKeys: o.allowPhantomKeys,
@@ -303,9 +317,10 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
     const { totals, figures } = account(p.checkpoint, a.plan, results, join(at, 'ledger.jsonl'));
     writeText(at, 'recipe.json', `${JSON.stringify({ ...a.recipe, resolved: resolved(a.resolution) }, null, 2)}\n`);
     for (const r of results.values()) known.set(`${a.directory}/engine/${r.path}`, { sha256: r.sha256, bytes: r.bytes });
+    collect();
     watch.step(`hold ${a.directory}/engine against the rules of ${a.format.name}`);
     const kept = { ...p.engineModel, tensors: a.resolution.chosen.map(x => x.tensor) };
-    const broken = timed('check', performance.now(), checkEngine(join(at, 'engine'), a.format, kept, a.chip.name, a.runtime));
+    const broken = timed('check', performance.now(), checkEngine(join(at, 'engine'), a.format, kept, a.chip.name, a.runtime, true));
     if (broken.length) throw new Refusal(broken);
     const notes = [...a.notes];
     if (a.target.native && !a.chip.engineOnly && !a.format.pack) {
@@ -313,7 +328,10 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
       const program = plan(join(at, 'engine'), { ...o, mtp: a.recipe.mtp });
       for (const f of a.target.native(program, weightFiles(join(at, 'engine'), program)))
         writeText(at, `native/${f.path}`, f.text, f.executable === true);
-    } else notes.push(`No native program for ${a.target.name}:${a.chip.name} yet; engine/ is for ${a.format.readers}.`);
+    } else {
+      notes.push(`engine/ is for ${a.format.readers}.`);
+      if (!a.format.pack) notes.push(`No native program for ${a.target.name}:${a.chip.name} yet.`);
+    }
     entries.push({
       target: a.target.name,
       chip: a.chip.name,
@@ -322,13 +340,31 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
       verified: { reference: null, emulated: null, compiled: null, device: null },
       notes,
     });
-    engines[a.directory] = { figures, resumed, cached, files: a.plan.files.length, source: a.plan.files.reduce((n, f) => n + f.source, 0) };
+    engines[a.directory] = {
+      figures,
+      made: madeOf(a.plan, figures),
+      resumed,
+      cached,
+      files: a.plan.files.length,
+      source: a.plan.files.reduce((n, f) => n + f.source, 0),
+    };
     if (cache) remember.push(() => rememberMade(p.checkpoint, a.plan, join(o.out, a.directory, 'engine'), key, results, cache));
   }
   watch.step('hash and record every file');
   const limits = buildOptions(p.checkpoint.config, o).limits;
   const manifest = writeManifest(work.tree, describe(p, limits, o, entries), known);
   return { manifest, engines, remember };
+}
+function madeOf(plan: EnginePlan, figures: ReadonlyMap<string, Figures>): Made {
+  const names = (kind: string): readonly string[] => [...new Set(plan.outputs.flatMap(t => (t.kind === kind ? [t.matrix ?? t.name] : [])))];
+  const cast = names('cast');
+  return {
+    passed: names('passed').length,
+    cast: cast.length,
+    lossy: cast.filter(n => (figures.get(n)?.relative ?? 0) > 0).length,
+    coded: names('coded').length,
+    saturated: [...figures.values()].reduce((n, f) => n + f.saturated, 0),
+  };
 }
 /** After the bundle is in place: what its files were made of, and the figures as a baseline. */
 function finish(_p: Prepared, o: CompileOptions, done: Built): void {

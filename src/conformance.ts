@@ -64,6 +64,6 @@ export function conform(dir: string, target: Target, chip: Chip, format: string 
     format: chosen.name,
     readers: chosen.readers,
     tensors: model.tensors.length,
-    problems: checkEngine(dir, chosen, model, chip.name, runtime),
+    problems: checkEngine(dir, chosen, model, chip.name, runtime, false),
   };
 }

@@ -384,7 +384,7 @@ export function account(
 }
 
 /** A directory as an engine finds it; headers are read, bytes when asked for. */
-export function openEngineDirectory(dir: string): EngineDirectory & { close(): void } {
+export function openEngineDirectory(dir: string, sampled = false): EngineDirectory & { close(): void } {
   const files = readdirSync(dir).filter(f => statSync(join(dir, f)).isFile());
   const tensors = new Map<
     string,
@@ -399,6 +399,7 @@ export function openEngineDirectory(dir: string): EngineDirectory & { close(): v
   for (const f of files.filter(n => n.endsWith('.safetensors')).sort())
     for (const t of readHeader(join(dir, f), f).tensors.values()) tensors.set(t.name, t);
   const open = new Map<string, number>();
+  let buffer = new Uint8Array(1 << 16);
   return {
     files,
     tensors,
@@ -416,10 +417,12 @@ export function openEngineDirectory(dir: string): EngineDirectory & { close(): v
         fd = openSync(join(dir, t.file), 'r');
         open.set(t.file, fd);
       }
-      const bytes = new Uint8Array(to - from);
+      if (buffer.length < to - from) buffer = new Uint8Array(to - from);
+      const bytes = buffer.subarray(0, to - from);
       readAt(fd, bytes, t.bytes[0] + from);
       return bytes;
     },
+    sampled,
     file(name) {
       let fd = open.get(name);
       if (fd === undefined) {
@@ -448,8 +451,9 @@ export function checkEngine(
   model: EngineModel,
   chip: string,
   runtime: Runtime | null,
+  sampled: boolean,
 ): readonly Problem[] {
-  const d = openEngineDirectory(dir);
+  const d = openEngineDirectory(dir, sampled);
   try {
     // what may be absent and is, is not asked for
     const there = (t: LogicalTensor): boolean => d.tensors.has(t.name) || d.tensors.has(t.name.replace(/\.weight$/, '.weight_packed'));

@@ -56,7 +56,12 @@ export interface EngineDirectory {
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   /** A JSON file, parsed; undefined where it is not there. */
   json(file: string): unknown;
-  /** Bytes [from, to) counted from the tensor's first. */
+  /**
+   * Values are looked at in samples: the first and last 4 KiB of each tensor. So it is at the end of a compile, which wrote them with encoders that
+   * cannot give other ones; names, dtypes, shapes and files are looked at in full, and a check by itself looks at every byte.
+   */
+  readonly sampled: boolean;
+  /** Bytes [from, to) counted from the tensor's first; they may be gone at the next read. */
   read(t: StoredTensor, from: number, to: number): Uint8Array;
   /** A file as bytes: of any kind. */
   file(name: string): { readonly size: number; read(from: number, to: number): Uint8Array };

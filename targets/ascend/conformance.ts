@@ -195,11 +195,11 @@ function checkBias(c: Findings, dir: EngineDirectory, t: LogicalTensor): void {
     c.say('A12', t.name, `${columns} columns of ${t.name} do not make ${chunks} equal parts`);
     return;
   }
-  const each = Math.max(1, Math.floor((1 << 20) / columns));
-  for (let r = 0; r < rows / 2; r += each) {
+  const each = dir.sampled ? 1 : Math.max(1, Math.floor((1 << 20) / columns));
+  for (let r = 0; r < rows / 2; r += dir.sampled ? Math.max(1, rows / 2 - 1) : each) {
     const n = Math.min(each, rows / 2 - r);
-    const q = dir.read(codes, r * columns, (r + n) * columns);
-    const sb = dir.read(scale, 2 * r * 4, 2 * (r + n) * 4);
+    const q = dir.read(codes, r * columns, (r + n) * columns).slice();
+    const sb = dir.read(scale, 2 * r * 4, 2 * (r + n) * 4).slice();
     const bb = dir.read(bias, 2 * r * chunks * 4, 2 * (r + n) * chunks * 4);
     const sv = new DataView(sb.buffer, sb.byteOffset, sb.byteLength);
     const bv = new DataView(bb.buffer, bb.byteOffset, bb.byteLength);
