@@ -16,7 +16,7 @@ import { Cache } from './bundle/cache.js';
 import { checkOutput, sha256File, writeText } from './bundle/directory.js';
 import { baselineOf, digest, type Figures, gate, readBaseline } from './bundle/ledger.js';
 import { type Manifest, type TargetEntry, writeManifest } from './bundle/manifest.js';
-import { type Fingerprint, openWork, type Work } from './bundle/work.js';
+import { type Fingerprint, openWork, Unfinished, type Work } from './bundle/work.js';
 import type { ModelConfig } from './checkpoint/config.js';
 import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
@@ -27,6 +27,7 @@ import {
   type EngineOptions,
   kernelsDigest,
   rememberMade,
+  sourceIdentities,
   writeCompanions,
   writeWeights,
 } from './engine.js';
@@ -81,6 +82,8 @@ export interface CompileOptions {
   /** Neither read nor write the cache of digests and files. */
   readonly noCache?: boolean;
   readonly signal?: AbortSignal;
+  /** The command line that asked for this, as one would type it again. */
+  readonly command?: string;
 }
 export interface Watch {
   step(text: string): void;
@@ -153,10 +156,10 @@ const chunkTooLong = (asked: number): Problem =>
     why: 'A longer prompt is read in several calls.',
     next: 'Ask for less.',
   });
-const interrupted = (out: string, done: number, all: number): Problem => ({
+const interrupted = (out: string, done: number, all: number, command: string | null): Problem => ({
   ...problem('HK9130', 'Interrupted; what is finished is kept', {
     why: `${done} of ${all} weight files are done and lie beside ${out}.`,
-    next: 'Run the same command again: it goes on from there.',
+    next: command === null ? 'Run the same command again: it goes on from there.' : `Go on with: ${command}`,
   }),
   exit: 130,
 });
@@ -180,12 +183,15 @@ export interface Prepared {
   readonly sources: Sources;
   readonly engineModel: EngineModel;
   readonly aims: readonly Aim[];
+  /** Of the weight files, from before their headers were read. */
+  readonly identities: ReadonlyMap<string, string>;
 }
 
 /** Headers, graph, recipe and plan of every target: all that can be refused is refused here, before a byte is written. */
 export async function prepare(modelDir: string, o: CompileOptions, watch: Watch): Promise<Prepared> {
   const chosen = o.targets.map(resolveTarget);
   watch.step(`read the headers of ${modelDir}`);
+  const identities = existsSync(modelDir) ? sourceIdentities(modelDir) : new Map<string, string>();
   const checkpoint = openCheckpoint(modelDir, { allowPhantomKeys: o.allowPhantomKeys });
   buildOptions(checkpoint.config, o); // refuses limits that cannot be
   const model = buildModel(checkpoint.config, checkpoint.tensors);
@@ -232,7 +238,7 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch)
       notes: [...resolution.notes, ...(packing?.left.map(sentence) ?? [])],
     });
   }
-  return { checkpoint, model, sources, engineModel, aims };
+  return { checkpoint, model, sources, engineModel, aims, identities };
 }
 
 /** Compile a checkpoint into a bundle at options.out. Nothing appears there unless all of it does. */
@@ -244,32 +250,28 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
   const p = await prepare(modelDir, o, watch);
   collect();
   phases.prepare = (performance.now() - began) / 1e3;
-  const statistics = o.calibration ? await calibrated(p, o, watch) : noStatistics;
-  const work = openWork(o.out, fingerprint(p, o), o.restart === true);
+  const work = openWork(o.out, fingerprint(p, o), o.restart === true, () => checkOutput(o.out, modelDir, o.force));
   try {
+    const statistics = o.calibration ? await calibrated(p, o, watch) : noStatistics;
     const done = await build(p, o, statistics, work, watch, phases);
     if (baseline) {
       const worse = Object.values(done.engines).flatMap(e => gate(e.figures, baseline));
       if (worse.length) throw new Refusal(worse);
     }
-    work.commit();
+    if (o.signal?.aborted) throw new Interrupted();
+    await work.commit();
     finish(p, o, done);
     phases.rest = (performance.now() - began) / 1e3 - phases.prepare - phases.weights - phases.check;
     return { manifest: done.manifest, engines: done.engines, phases };
   } catch (e) {
-    const io = e as NodeJS.ErrnoException;
-    if (e instanceof Interrupted) {
-      work.leave();
-      const all = p.aims.reduce((n, a) => n + a.plan.files.length, 0);
-      throw new Refusal([interrupted(o.out, countDone(work), all)]);
-    }
-    // a full or failing disk leaves what is finished for the same command; what is wrong with the input will not be better next time
-    if (io?.syscall && io.code) work.leave();
-    else work.abandon();
-    throw e;
+    // what is wrong with the input or the recipe will not be better next time; all else leaves what is finished for the same command
+    if (e instanceof Refusal && !(e instanceof Unfinished)) await work.abandon();
+    else await work.leave();
+    if (!(e instanceof Interrupted)) throw e;
+    const all = p.aims.reduce((n, a) => n + a.plan.files.length, 0);
+    throw new Refusal([interrupted(o.out, work.count(), all, o.command ?? null)]);
   }
 }
-const countDone = (w: Work): number => readFileSync(join(w.tree, '../journal.jsonl'), 'utf8').trim().split('\n').length - 1;
 
 interface Built extends Omit<Compiled, 'phases'> {
   readonly remember: readonly (() => void)[];
@@ -291,6 +293,7 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
     statistics,
     weights: o.weights,
     cache,
+    identities: p.identities,
     signal: o.signal ?? new AbortController().signal,
   };
   const statisticsFile = join(work.tree, 'calibration.safetensors');
@@ -381,8 +384,8 @@ function sweep(at: string, plan: EnginePlan): void {
   if (!existsSync(at)) return;
   for (const f of ['recipe.json', 'ledger.jsonl', 'native']) rmSync(join(at, f), { recursive: true, force: true });
   const weights = new Set(plan.files.map(f => f.path));
-  for (const f of readdirSync(join(at, 'engine')))
-    if (!weights.has(f) || plan.linked) rmSync(join(at, 'engine', f), { recursive: true, force: true });
+  for (const f of existsSync(join(at, 'engine')) ? readdirSync(join(at, 'engine')) : [])
+    if (!weights.has(f)) rmSync(join(at, 'engine', f), { recursive: true, force: true });
   rmSync(join(at, '..', 'bundle.json'), { force: true });
 }
 /** What a resolved recipe came to: forms by role, with how many tensors each. */
@@ -407,8 +410,7 @@ const recipeKey = (statistics: Readonly<Record<string, Float32Array>>): string =
 /** Everything that decides about the output's bytes, by name. */
 function fingerprint(p: Prepared, o: CompileOptions): Fingerprint {
   const files = p.checkpoint.files.map(f => {
-    const s = statSync(join(p.checkpoint.dir, f), { bigint: true });
-    return `${f} ${s.size} ${s.mtimeNs}`;
+    return `${f} ${statSync(join(p.checkpoint.dir, f)).size}`; // whether it was written since is asked for each file made of it
   });
   return {
     version: `${o.version} ${kernelsDigest()}`,

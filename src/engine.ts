@@ -1,6 +1,6 @@
 // engine/: the weights as an engine loads them, with config, index and tokenizer; the ledger beside it; checked as the engine would check it.
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, copyFileSync, existsSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
@@ -8,12 +8,12 @@ import type { Companions, EngineDirectory, EngineFormat, EngineModel, Finding, L
 import { type Cache, identity } from './bundle/cache.js';
 import { linkOrCopy, writeText } from './bundle/directory.js';
 import { type Figures, type OutputLine, type SourceLine, type Totals, writeLedger } from './bundle/ledger.js';
-import type { Work } from './bundle/work.js';
+import { Unfinished, type Work } from './bundle/work.js';
 import { readAt, readHeader } from './checkpoint/safetensors.js';
 import type { Checkpoint } from './checkpoint/shards.js';
 import { type EnginePlan, workingSet } from './engine-plan.js';
 import { runPool } from './numeric/pool.js';
-import type { FileResult, FileWork, Step } from './numeric/steps.js';
+import { type FileResult, type FileWork, Interrupted, type Step } from './numeric/steps.js';
 import type { Resolution } from './recipe.js';
 
 const badNumbers = (name: string, nan: number, infinite: number, file: string, bytes: readonly [number, number]): Problem =>
@@ -21,6 +21,12 @@ const badNumbers = (name: string, nan: number, infinite: number, file: string, b
     places: [{ file, bytes }],
     why: 'Codes and scales cannot stand for them; the file is damaged or the training went wrong.',
     next: 'Get the shard again, or keep the tensor with a rule {"tensors": …, "to": "keep"}.',
+  });
+const sourceChanged = (file: string): Problem =>
+  problem('HK3602', `${file} changed while it was read`, {
+    places: [{ file }],
+    why: 'What was made of it would be of two versions. Files that were finished before are kept beside the output.',
+    next: 'Wait until the checkpoint is complete, then run the same command again.',
   });
 const notJson = (file: string, why: string): Problem =>
   problem('HK3022', `${file} cannot be read: ${why}`, { places: [{ file }], next: 'Get the file again.' });
@@ -47,6 +53,8 @@ export interface EngineOptions {
   readonly statistics: Readonly<Record<string, Float32Array>>;
   readonly weights: 'auto' | 'link' | 'copy';
   readonly cache: Cache | null;
+  /** Of the source files, from before their headers were read. */
+  readonly identities: ReadonlyMap<string, string>;
   readonly signal: AbortSignal;
 }
 export interface Watch {
@@ -106,10 +114,16 @@ function contentOf(f: FileWork, known: (file: string, tensor: string) => string 
   return h.digest('hex');
 }
 let kernels: string | null = null;
+/** Of everything that decides which bytes come of a step: the kernels, and the code that calls them. */
 export function kernelsDigest(): string {
-  kernels ??= createHash('sha256')
-    .update(readFileSync(new URL('./numeric/kernels.wasm', import.meta.url)))
-    .digest('hex');
+  if (kernels === null) {
+    const h = createHash('sha256').update(readFileSync(new URL('./numeric/kernels.wasm', import.meta.url)));
+    for (const f of ['stream', 'gptq', 'kernels']) {
+      const built = new URL(`./numeric/${f}.js`, import.meta.url);
+      h.update(readFileSync(existsSync(built) ? built : new URL(`./numeric/${f}.ts`, import.meta.url)));
+    }
+    kernels = h.digest('hex');
+  }
   return kernels;
 }
 
@@ -119,6 +133,22 @@ const stepSources = (s: Step): readonly (readonly [file: string, tensor: string]
     : s.kind === 'matrix'
       ? [[s.part.file, s.part.tensor], ...(s.part.scale ? [[s.part.scale.file, s.part.scale.tensor] as const] : [])]
       : [];
+
+/** Identities of the weight files in a directory. */
+export const sourceIdentities = (dir: string): ReadonlyMap<string, string> =>
+  new Map(
+    (statSync(dir).isDirectory() ? readdirSync(dir) : [])
+      .filter(f => f.endsWith('.safetensors') && existsSync(join(dir, f)))
+      .map(f => [f, identity(join(dir, f))]),
+  );
+const plainResult = ({ index, path, sha256, bytes, steps, seconds }: FileResult): FileResult => ({
+  index,
+  path,
+  sha256,
+  bytes,
+  steps,
+  seconds,
+});
 
 /** Write all weight files of a plan into `directory` of the work's tree, with what is known from before. */
 export async function writeWeights(
@@ -131,7 +161,25 @@ export async function writeWeights(
   watch: Watch,
 ): Promise<{ readonly results: ReadonlyMap<string, FileResult>; readonly resumed: number; readonly cached: number }> {
   const to = join(work.tree, directory);
-  const identities = new Map(c.files.map(f => [f, identity(join(c.dir, f))]));
+  /** A source file is still the one whose header was read. */
+  const same = (file: string): boolean => {
+    try {
+      return identity(join(c.dir, file)) === o.identities.get(file);
+    } catch {
+      return false;
+    }
+  };
+  const check = (file: string): void => {
+    if (!same(file)) throw new Unfinished([sourceChanged(file)]);
+  };
+  for (const f of c.files) check(f);
+  // devices are numbered anew when they are mounted again: a finished file is still good then
+  const here = (file: string): string => (o.identities.get(file) as string).replace(/^\d+:/, '');
+  const sourcesOf = (f: FileWork): readonly string[] => [
+    ...new Set(f.link ? [f.path] : f.steps.flatMap(s => stepSources(s).map(([file]) => file))),
+  ];
+  const record = (f: FileWork, r: FileResult): void =>
+    work.record({ ...r, directory, path: f.path, sources: Object.fromEntries(sourcesOf(f).map(s => [s, here(s)])) });
   const known = new Map(c.files.map(f => [f, o.cache?.source(join(c.dir, f)) ?? null]));
   const knownTensor = (file: string, name: string): string | null => known.get(file)?.tensors[name] ?? null;
   const results = new Map<string, FileResult>();
@@ -145,17 +193,20 @@ export async function writeWeights(
     before += f.source;
   };
   for (const f of plan.files) {
+    await new Promise(resolve => setImmediate(resolve));
+    if (o.signal.aborted) throw new Interrupted();
     const done = work.finished.get(`${directory}/${f.path}`);
-    if (done) {
-      reuse(f, done as unknown as FileResult);
+    if (done && done.bytes === f.size && sourcesOf(f).every(s => done.sources[s] === here(s))) {
+      reuse(f, { ...plainResult(done as unknown as FileResult), index: f.index });
       resumed++;
       continue;
     }
     if (f.link) {
       const d = known.get(f.path);
-      linkOrCopy(join(c.dir, f.path), join(to, f.path), o.weights);
+      await linkOrCopy(join(c.dir, f.path), join(to, f.path), o.weights);
+      check(f.path);
       if (d?.sha256 && f.steps.every(s => s.kind === 'digest' && d.tensors[s.source.tensor] !== undefined)) {
-        reuse(f, {
+        const r: FileResult = {
           index: f.index,
           path: f.path,
           sha256: d.sha256,
@@ -166,16 +217,19 @@ export async function writeWeights(
             figures: null,
           })),
           seconds: { read: 0, convert: 0, hash: 0, write: 0 },
-        });
+        };
+        reuse(f, r);
+        record(f, r);
         cached++;
         continue;
       }
     } else {
       const content = contentOf(f, knownTensor, recipe);
       const made = content === null ? null : (o.cache?.made(content) ?? null);
-      if (made && made.result.bytes === f.size) {
-        linkOrCopy(made.path, join(to, f.path), 'auto');
-        reuse(f, { ...(made.result as unknown as FileResult), index: f.index, path: f.path });
+      if (made && made.result.bytes === f.size && (await takeMade(made.path, join(to, f.path), o.weights))) {
+        const r = { ...plainResult(made.result as unknown as FileResult), index: f.index, path: f.path };
+        reuse(f, r);
+        record(f, r);
         cached++;
         continue;
       }
@@ -200,12 +254,13 @@ export async function writeWeights(
         if (bad) {
           const step = f.steps.find(s => s.kind === 'matrix' && s.name === bad.name);
           const part = step?.kind === 'matrix' ? step.part : null;
-          throw new Refusal([
+          throw new Unfinished([
             badNumbers(bad.name as string, bad.figures!.nan, bad.figures!.infinite, part?.file ?? f.path, part?.bytes ?? [0, 0]),
           ]);
         }
+        for (const s of sourcesOf(f)) check(s);
         results.set(r.path, r);
-        work.record({ ...r, directory, path: r.path });
+        record(f, r);
       },
     });
   }
@@ -213,18 +268,27 @@ export async function writeWeights(
   if (o.cache && todo.length) {
     const tensors = new Map<string, string>();
     for (const r of results.values()) for (const s of r.steps) for (const [t, sha] of s.sources) tensors.set(t, sha);
-    const learnt = new Map<string, string>();
     for (const f of c.files) {
       const here = [...c.tensors.values()].filter(t => t.file === f);
       if (here.every(t => tensors.has(t.name) || knownTensor(f, t.name) !== null)) {
         const all = Object.fromEntries(here.map(t => [t.name, (tensors.get(t.name) ?? knownTensor(f, t.name)) as string]));
-        for (const [t, sha] of Object.entries(all)) learnt.set(t, sha);
         const whole = plan.linked ? (results.get(f)?.sha256 ?? null) : (known.get(f)?.sha256 ?? null);
-        o.cache.keepSource(join(c.dir, f), identities.get(f) as string, { sha256: whole, tensors: all });
+        o.cache.keepSource(join(c.dir, f), o.identities.get(f) as string, { sha256: whole, tensors: all });
       }
     }
   }
   return { results, resumed, cached };
+}
+/** Bring a file that was made before; false where it changed or went meanwhile. */
+async function takeMade(path: string, to: string, how: EngineOptions['weights']): Promise<boolean> {
+  try {
+    const was = identity(path);
+    await linkOrCopy(path, to, how === 'copy' ? 'copy' : 'auto');
+    return identity(path) === was;
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw e;
+  }
 }
 const coded = (f: FileWork, name: string): boolean => f.steps.some(s => s.kind === 'matrix' && s.name === name && s.form.kind !== 'plain');
 
@@ -243,7 +307,7 @@ export function rememberMade(
     if (!f.steps.every(s => stepSources(s).every(([file, t]) => known.get(file)?.tensors[t] !== undefined))) continue;
     const content = contentOf(f, (file, t) => known.get(file)?.tensors[t] ?? null, recipe);
     const r = results.get(f.path);
-    if (content !== null && r) cache.keepMade(content, join(dir, f.path), { ...r });
+    if (content !== null && r) cache.keepMade(content, join(dir, f.path), { ...plainResult(r) });
   }
 }
 
@@ -305,7 +369,7 @@ export function writeCompanions(
   o: { readonly recipe: Parameters<EngineFormat['files']>[2]; readonly allowPhantomKeys: boolean },
 ): void {
   if (format.pack) return; // a container holds config and tokenizer itself
-  for (const f of companions) if (existsSync(join(c.dir, f))) linkOrCopy(join(c.dir, f), join(dir, f), 'copy');
+  for (const f of companions) if (existsSync(join(c.dir, f))) copyFileSync(join(c.dir, f), join(dir, f));
   const source = readFileSync(join(c.dir, 'config.json'), 'utf8');
   if (plan.linked) {
     writeText(dir, 'config.json', source);

@@ -3,14 +3,22 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { sha256File } from './directory.js';
 
 export const cacheRoot = (): string => process.env.HKGAI_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'hkgai');
 
-/** Device, inode, size and times of a file: it changes when the file is written. */
+/** Device, inode, size and time of a file: it changes when the file is written, unless somebody sets the time back. */
 export function identity(path: string): string {
   const s = statSync(path, { bigint: true });
   return `${s.dev}:${s.ino}:${s.size}:${s.mtimeNs}`;
 }
+/** With the time of the last change of any kind, which nobody can set back. Each link that is made or removed changes it too. */
+export function strictIdentity(path: string): string {
+  const s = statSync(path, { bigint: true });
+  return `${s.dev}:${s.ino}:${s.size}:${s.mtimeNs}:${s.ctimeNs}`;
+}
+/** Of a source: strict where the file has one name; bundles that share it by a hard link come and go. */
+const sourceIdentity = (path: string): string => (statSync(path).nlink === 1 ? strictIdentity(path) : identity(path));
 const key = (text: string): string => createHash('sha256').update(text).digest('hex');
 
 function read<T>(file: string): T | null {
@@ -30,6 +38,7 @@ function write(dir: string, name: string, value: unknown): void {
     // a cache that cannot be written is no cache
   }
 }
+const isDigest = (x: unknown): x is string => typeof x === 'string' && /^[0-9a-f]{64}$/.test(x);
 
 export interface SourceDigests {
   readonly sha256: string | null;
@@ -37,9 +46,15 @@ export interface SourceDigests {
 }
 export interface Made {
   readonly path: string;
-  readonly identity: string;
   readonly result: { readonly sha256: string; readonly bytes: number; readonly [k: string]: unknown };
 }
+/** On the disk: where the same content was put, newest first. */
+interface Kept {
+  readonly places: readonly { readonly path: string; readonly identity: string }[];
+  readonly result: Made['result'];
+}
+const mostPlaces = 4;
+
 /** Digests of source files, and files made of known content. */
 export class Cache {
   readonly #root: string;
@@ -47,22 +62,56 @@ export class Cache {
     this.#root = root;
   }
   source(path: string): SourceDigests | null {
-    return read(join(this.#root, 'sources', `${key(identity(path))}.json`));
+    const d = read<SourceDigests>(join(this.#root, 'sources', `${key(sourceIdentity(path))}.json`));
+    const sound =
+      typeof d?.tensors === 'object' &&
+      d.tensors !== null &&
+      Object.values(d.tensors).every(isDigest) &&
+      (d.sha256 === null || isDigest(d.sha256));
+    return sound ? d : null;
   }
+  /** `was`: the file's identity before it was read. */
   keepSource(path: string, was: string, d: SourceDigests): void {
-    if (identity(path) === was) write(join(this.#root, 'sources'), `${key(was)}.json`, d);
-  }
-  /** A file made of this content that is still as it was made; null where there is none. */
-  made(content: string): Made | null {
-    const m = read<Made>(join(this.#root, 'made', `${content}.json`));
-    if (!m) return null;
     try {
-      return identity(m.path) === m.identity ? m : null;
+      if (identity(path) === was) write(join(this.#root, 'sources'), `${key(sourceIdentity(path))}.json`, d);
     } catch {
-      return null;
+      // gone meanwhile
     }
   }
+  #kept(content: string): Kept | null {
+    const k = read<Kept>(join(this.#root, 'made', `${content}.json`));
+    return k && Array.isArray(k.places) && isDigest(k.result?.sha256) && typeof k.result.bytes === 'number' ? k : null;
+  }
+  /** A file made of this content that is still as it was made; null where there is none. One that was touched since is hashed again first. */
+  made(content: string): Made | null {
+    const k = this.#kept(content);
+    if (!k) return null;
+    const touched: string[] = [];
+    for (const p of k.places) {
+      try {
+        const now = strictIdentity(p.path);
+        if (now === p.identity) return { path: p.path, result: k.result };
+        if (statSync(p.path).size === k.result.bytes) touched.push(p.path);
+      } catch {
+        // gone
+      }
+    }
+    for (const path of touched) {
+      try {
+        if (sha256File(path).sha256 === k.result.sha256) return { path, result: k.result };
+      } catch {
+        // not to be read
+      }
+    }
+    return null;
+  }
   keepMade(content: string, path: string, result: Made['result']): void {
-    write(join(this.#root, 'made'), `${content}.json`, { path, identity: identity(path), result } satisfies Made);
+    try {
+      const before = this.#kept(content)?.places.filter(p => p.path !== path) ?? [];
+      const places = [{ path, identity: strictIdentity(path) }, ...before].slice(0, mostPlaces);
+      write(join(this.#root, 'made'), `${content}.json`, { places, result } satisfies Kept);
+    } catch {
+      // gone meanwhile
+    }
   }
 }

@@ -2,18 +2,24 @@
 import { createHash } from 'node:crypto';
 import {
   closeSync,
+  constants,
   copyFileSync,
   existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
   openSync,
+  promises,
   readdirSync,
+  readFileSync,
+  readlinkSync,
   readSync,
   realpathSync,
+  rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join, relative, resolve, sep } from 'node:path';
+import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { type Problem, problem, Refusal } from '../../ir/problem.js';
 
 const outputExists = (dir: string, ours: boolean): Problem =>
@@ -24,16 +30,54 @@ const outputExists = (dir: string, ours: boolean): Problem =>
 const outputInside = (dir: string, model: string): Problem =>
   problem('HK2102', `${dir} lies inside the model directory ${model}`, { next: 'Name a directory outside it with -o.' });
 const outputIsNoDirectory = (dir: string): Problem => problem('HK2103', `${dir} is a file`, { next: 'Name a directory with -o.' });
+const outputHoldsModel = (dir: string, model: string): Problem =>
+  problem('HK2104', `${dir} holds the model directory ${model}`, {
+    why: 'Replacing it would remove the weights that are read.',
+    next: 'Name a directory beside it with -o.',
+  });
+const outputIsMount = (dir: string): Problem =>
+  problem('HK2105', `${dir} is a mount point`, {
+    why: 'The bundle is written beside its place and renamed, which cannot be done to a mount.',
+    next: `Name a directory inside it with -o, as ${join(dir, 'bundle')}.`,
+  });
+
+/** Where an output really goes: links are followed, to a directory that need not be there yet. */
+export function outputPlace(out: string): string {
+  let to = resolve(out);
+  for (let links = 0; links < 40 && lstatSync(to, { throwIfNoEntry: false })?.isSymbolicLink(); links++)
+    to = resolve(dirname(to), readlinkSync(to));
+  return realPlace(to);
+}
+function realPlace(path: string): string {
+  if (existsSync(path)) return realpathSync(path);
+  const up = dirname(path);
+  return up === path ? path : join(realPlace(up), basename(path));
+}
+const within = (dir: string, path: string): boolean => {
+  const inside = relative(dir, path);
+  return inside !== '..' && !inside.startsWith('..' + sep);
+};
+function isBundle(dir: string): boolean {
+  try {
+    return (
+      (JSON.parse(readFileSync(join(dir, 'bundle.json'), 'utf8')) as { readonly format?: unknown } | null)?.format === 'hkgai-bundle-1'
+    );
+  } catch {
+    return false;
+  }
+}
 
 /** Refuse an output that must not be written, before any work. */
 export function checkOutput(out: string, model: string, force: boolean): void {
-  const to = resolve(out);
-  const inside = relative(resolve(model), to);
-  if (inside !== '..' && !inside.startsWith('..' + sep)) throw new Refusal([outputInside(out, model)]);
+  const to = outputPlace(out);
+  const from = realPlace(resolve(model));
+  if (within(from, to)) throw new Refusal([outputInside(out, model)]);
+  if (within(to, from)) throw new Refusal([outputHoldsModel(out, model)]);
   if (!existsSync(to)) return;
-  if (!lstatSync(to).isDirectory()) throw new Refusal([outputIsNoDirectory(out)]);
+  if (!statSync(to).isDirectory()) throw new Refusal([outputIsNoDirectory(out)]);
+  if (statSync(to).dev !== statSync(dirname(to)).dev) throw new Refusal([outputIsMount(out)]);
   if (readdirSync(to).length === 0) return;
-  const ours = existsSync(join(to, 'bundle.json'));
+  const ours = isBundle(to);
   if (!ours || !force) throw new Refusal([outputExists(out, ours)]);
 }
 
@@ -44,10 +88,22 @@ export function writeText(dir: string, path: string, text: string, executable = 
   writeFileSync(to, text, { mode: executable ? 0o755 : 0o644, flag: 'wx' });
 }
 
-/** The same bytes at a second place: a hard link where the file system gives one, else a copy. */
-export function linkOrCopy(source: string, to: string, how: 'auto' | 'link' | 'copy'): void {
+/**
+ * The same bytes at a second place. `auto`: a clone where the file system has them, else a hard link, else a copy. What stands at `to` goes:
+ * writing through it could reach a file that shares its bytes.
+ */
+export async function linkOrCopy(source: string, to: string, how: 'auto' | 'link' | 'copy'): Promise<void> {
   const from = realpathSync(source); // a hub's cache holds links: the bundle wants what they lead to
   mkdirSync(dirname(to), { recursive: true });
+  rmSync(to, { force: true });
+  if (how === 'auto') {
+    try {
+      copyFileSync(from, to, constants.COPYFILE_FICLONE_FORCE);
+      return;
+    } catch {
+      rmSync(to, { force: true });
+    }
+  }
   if (how !== 'copy') {
     try {
       linkSync(from, to);
@@ -56,7 +112,7 @@ export function linkOrCopy(source: string, to: string, how: 'auto' | 'link' | 'c
       if (how === 'link') throw e;
     }
   }
-  copyFileSync(from, to);
+  await promises.copyFile(from, to, constants.COPYFILE_FICLONE);
 }
 
 /** SHA-256 of a file, read in pieces. */

@@ -1,6 +1,6 @@
 // The ledger: every source tensor and where it went, every output tensor and what it was made of. It balances or the compile fails.
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Problem, problem, Refusal } from '../../ir/problem.js';
 
@@ -67,6 +67,25 @@ export interface Expected {
   /** Bytes that tensors are aligned to: fewer may lie between them. 1: none. */
   readonly alignment?: number;
 }
+/** One JSON text a line, a few hundred kilobytes at a time: a large model's ledger is not held as text. */
+function writeLines(path: string, lists: readonly (readonly Line[])[]): void {
+  const fd = openSync(path, 'w');
+  try {
+    let some: string[] = [];
+    const put = (): void => {
+      if (some.length) writeFileSync(fd, `${some.join('\n')}\n`);
+      some = [];
+    };
+    for (const list of lists)
+      for (const l of list) {
+        some.push(JSON.stringify(l));
+        if (some.length === 1024) put();
+      }
+    put();
+  } finally {
+    closeSync(fd);
+  }
+}
 /** Check that all that was read is accounted for, and write. */
 export function writeLedger(path: string, sources: readonly SourceLine[], outputs: readonly OutputLine[], expected: Expected): Totals {
   const wrong: string[] = [];
@@ -115,7 +134,7 @@ export function writeLedger(path: string, sources: readonly SourceLine[], output
       files: expected.files.size,
     },
   };
-  writeFileSync(path, `${[...sources, ...outputs, totals].map(l => JSON.stringify(l)).join('\n')}\n`, { flag: 'w' });
+  writeLines(path, [sources, outputs, [totals]]);
   return totals;
 }
 

@@ -1,208 +1,226 @@
 // The place beside the output where a compile works: a lock against a second writer, finished files, and a journal that says which these are.
-// Killed at any point, the same command goes on from there; another command is refused.
-import { randomUUID } from 'node:crypto';
-import {
-  appendFileSync,
-  existsSync,
-  linkSync,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { hostname } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
+// Killed at any point, the same command goes on from there; another command is refused. What the journal names is on the disk, bytes and all:
+// it outlasts a crash of the machine too.
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, writeSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { type Problem, problem, Refusal } from '../../ir/problem.js';
+import { outputPlace } from './directory.js';
+import { flushDirectory, flushFile, flushTree, writeWhole } from './durable.js';
+import { lock } from './lock.js';
 
-const busy = (out: string, pid: number, host: string): Problem =>
-  problem('HK9101', `Another hkgai is writing ${out}`, {
-    why: `Process ${pid} on ${host} holds its lock.`,
-    next: 'Wait for it, or stop it; a lock of a process that is gone is taken over by itself.',
-  });
 const otherRun = (dir: string, what: readonly string[]): Problem =>
   problem('HK2501', `${dir} holds the unfinished work of another compile`, {
-    why: what.length ? `It differs in: ${what.join(', ')}.` : 'Its journal cannot be read.',
+    why: what.length ? `It differs in: ${what.join('; ')}.` : 'Its journal cannot be read.',
     next: 'Finish it with the command that began it, or discard it with --restart.',
   });
+
+/** A refusal after which finished files are still good: another run goes on with them. */
+export class Unfinished extends Refusal {}
 
 /** What a run is made of; runs with equal fingerprints give equal bytes. */
 export type Fingerprint = Readonly<Record<string, string>>;
 export interface Finished {
+  /** Inside the tree, and inside that. */
   readonly directory: string;
   readonly path: string;
   readonly bytes: number;
   readonly sha256: string;
+  /** Source files it was made of, with their identities then. */
+  readonly sources: Readonly<Record<string, string>>;
   readonly [k: string]: unknown;
 }
 export interface Work {
   /** The tree that becomes the output. */
   readonly tree: string;
-  /** Files that an earlier run finished, by directory and path. */
+  /** Files that an earlier run finished and that are as it left them, by directory and path. */
   readonly finished: ReadonlyMap<string, Finished>;
-  /** Record a finished file. */
+  /** Files recorded by now, earlier ones with them. */
+  readonly count: () => number;
+  /** Bring a finished file to the disk and record it, meanwhile other work goes on. Throws what went wrong with an earlier one. */
   record(f: Finished): void;
   /** Put the tree in place of `out` and end. */
-  commit(): void;
+  commit(): Promise<void>;
   /** Leave the work for a later run. */
-  leave(): void;
-  /** Remove everything. */
-  abandon(): void;
+  leave(): Promise<void>;
+  /** Remove everything. Once the tree is whole it is left instead. */
+  abandon(): Promise<void>;
 }
-export const workPlace = (out: string): string => join(dirname(resolve(out)), `.${basename(resolve(out))}.hkgai-work`);
-/** When a process began, in the system's ticks, so that a number used again is not taken for the same process; empty where unknown. */
-function beganAt(pid: number): string {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-  } catch {
-    return '';
-  }
-}
-function alive(pid: number, began: string): boolean {
-  try {
-    process.kill(pid, 0);
-  } catch (e) {
-    if ((e as NodeJS.ErrnoException).code !== 'EPERM') return false;
-  }
-  const now = beganAt(pid);
-  return began === '' || now === '' || now === began;
-}
-const bootId = (): string => {
-  try {
-    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  } catch {
-    return '';
-  }
+export const workPlace = (out: string): string => {
+  const to = outputPlace(out);
+  return join(dirname(to), `.${basename(to)}.hkgai-work`);
 };
+/** A finished file is known again by its size and times: they change when it is written to. */
+const stateOf = (path: string): string => {
+  const s = statSync(path, { bigint: true });
+  return `${s.size}:${s.mtimeNs}:${s.ctimeNs}`;
+};
+function shown(was: string | undefined, is: string | undefined): string {
+  const short = (v: string | undefined): boolean => v === undefined || (v.length < 100 && !/[0-9a-f]{64}/.test(v));
+  return short(was) && short(is) ? ` (${was ?? 'none'} there, ${is ?? 'none'} here)` : '';
+}
+const isFinished = (f: Partial<Finished> | null): f is Finished & { readonly state: string } =>
+  typeof f === 'object' &&
+  f !== null &&
+  [f.directory, f.path, f.sha256, f.state].every(x => typeof x === 'string') &&
+  typeof f.bytes === 'number' &&
+  typeof f.sources === 'object';
 
-function lock(place: string, out: string): () => void {
-  const file = join(place, 'lock');
-  const own = JSON.stringify({ pid: process.pid, host: hostname(), began: beganAt(process.pid), id: randomUUID() });
-  const mine = join(place, `lock.${process.pid}.${randomUUID()}`);
-  writeFileSync(mine, own);
+/** The files of an earlier run of this fingerprint; throws a Refusal where the run was another. */
+function readJournal(journal: string, tree: string, place: string, fingerprint: Fingerprint): ReadonlyMap<string, Finished> {
+  const finished = new Map<string, Finished>();
+  if (!existsSync(journal) || !existsSync(tree)) return finished; // without a tree there is nothing to go on from
+  const lines = readFileSync(journal, 'utf8').split('\n');
+  let was: Fingerprint | undefined;
   try {
-    for (let attempt = 0; ; attempt++) {
-      try {
-        linkSync(mine, file); // appears whole or not at all
-        break;
-      } catch (e) {
-        if ((e as NodeJS.ErrnoException).code !== 'EEXIST' || attempt > 4) throw e;
-        let holder: { readonly pid: number; readonly host: string; readonly began: string };
-        let text = '';
-        try {
-          text = readFileSync(file, 'utf8');
-          holder = JSON.parse(text);
-        } catch {
-          if (text === '' && !existsSync(file)) continue; // let go meanwhile
-          holder = { pid: 0, host: hostname(), began: '' };
-        }
-        if (holder.host !== hostname() || (holder.pid > 0 && alive(holder.pid, holder.began)))
-          throw new Refusal([busy(out, holder.pid, holder.host)]);
-        // gone: move it aside, so that only one who finds it does; look again whether it is the one that was seen
-        const aside = `${mine}.stale`;
-        try {
-          renameSync(file, aside);
-        } catch {
-          continue;
-        }
-        if (readFileSync(aside, 'utf8') !== text && !existsSync(file)) renameSync(aside, file);
-        else unlinkSync(aside);
-      }
-    }
-  } finally {
-    rmSync(mine, { force: true });
+    was = (JSON.parse(lines[0] as string) as { readonly fingerprint?: Fingerprint } | null)?.fingerprint;
+  } catch {
+    // below
   }
-  return () => {
+  if (typeof was !== 'object' || was === null) {
+    if (lines.length > 1) throw new Refusal([otherRun(place, [])]);
+    return finished; // cut in its first line: nothing was recorded
+  }
+  const names = [...new Set([...Object.keys(was), ...Object.keys(fingerprint)])];
+  const differs = names.filter(k => was[k] !== fingerprint[k]);
+  if (differs.length)
+    throw new Refusal([
+      otherRun(
+        place,
+        differs.map(k => k + shown(was[k], fingerprint[k])),
+      ),
+    ]);
+  for (const line of lines.slice(1)) {
+    let f: Partial<Finished> | null;
     try {
-      if (readFileSync(file, 'utf8') === own) unlinkSync(file);
+      f = JSON.parse(line) as Partial<Finished> | null;
     } catch {
-      // gone with its directory
+      continue; // cut by a kill
     }
-  };
+    if (!isFinished(f)) continue;
+    try {
+      if (stateOf(join(tree, f.directory, f.path)) === f.state) finished.set(`${f.directory}/${f.path}`, f);
+    } catch {
+      // gone: it is made again
+    }
+  }
+  return finished;
 }
 
-/** Begin or go on. `restart` discards what is there. */
-export function openWork(out: string, fingerprint: Fingerprint, restart: boolean): Work {
+/** Begin or go on. `restart` discards what is there; `check` refuses an output that must not be replaced. */
+export function openWork(out: string, fingerprint: Fingerprint, restart: boolean, check: () => void): Work {
   const place = workPlace(out);
-  mkdirSync(place, { recursive: true });
-  const unlock = lock(place, out);
+  const to = outputPlace(out);
+  const held = lock(place, out);
+  process.on('exit', held.release);
   const release = (): void => {
-    process.off('exit', unlock);
-    unlock();
+    process.off('exit', held.release);
+    held.release();
   };
-  process.on('exit', unlock);
   const tree = join(place, 'tree');
   const journal = join(place, 'journal.jsonl');
-  const finished = new Map<string, Finished>();
+  const replaced = join(place, 'replaced');
+  const discarded = join(place, 'discarded');
+  let finished: ReadonlyMap<string, Finished>;
+  let fd: number;
   try {
+    // a run that was killed while it replaced an earlier output: before the new one was in place the old one still counts
+    rmSync(discarded, { recursive: true, force: true });
+    if (existsSync(replaced)) {
+      if (existsSync(to)) renameSync(replaced, discarded);
+      else renameSync(replaced, to);
+      rmSync(discarded, { recursive: true, force: true });
+    }
+    check();
     if (restart) {
       rmSync(tree, { recursive: true, force: true });
       rmSync(journal, { force: true });
     }
-    if (existsSync(journal)) {
-      const lines = readFileSync(journal, 'utf8').split('\n');
-      let head: { readonly fingerprint?: Fingerprint; readonly boot?: string } = {};
-      try {
-        head = JSON.parse(lines[0] as string);
-      } catch {
-        // a journal cut in its first line has nothing to go on from
-      }
-      const was = head.fingerprint;
-      if (!was) {
-        if (lines.length > 1) throw new Refusal([otherRun(place, [])]);
-      } else {
-        const differs = [...new Set([...Object.keys(was), ...Object.keys(fingerprint)])].filter(k => was[k] !== fingerprint[k]);
-        if (differs.length) throw new Refusal([otherRun(place, differs)]);
-        // after a crash of the machine, files may be there without their bytes: nothing is trusted then
-        if (head.boot === bootId())
-          for (const line of lines.slice(1)) {
-            let f: Finished;
-            try {
-              f = JSON.parse(line);
-            } catch {
-              continue; // cut by a kill
-            }
-            const path = join(tree, f.directory, f.path);
-            if (existsSync(path) && statSync(path).size === f.bytes) finished.set(`${f.directory}/${f.path}`, f);
-          }
-      }
-    }
+    finished = readJournal(journal, tree, place, fingerprint);
     mkdirSync(tree, { recursive: true });
-    const lines = [JSON.stringify({ fingerprint, boot: bootId() }), ...[...finished.values()].map(f => JSON.stringify(f))];
-    writeFileSync(`${journal}.new`, `${lines.join('\n')}\n`);
-    renameSync(`${journal}.new`, journal);
+    const lines = [JSON.stringify({ fingerprint }), ...[...finished.values()].map(f => JSON.stringify(f))];
+    writeWhole(journal, `${lines.join('\n')}\n`);
+    fd = openSync(journal, 'a');
   } catch (e) {
     release();
+    try {
+      rmdirSync(place); // only where nothing is in it
+    } catch {
+      // work of a run before
+    }
     throw e;
   }
+  const recorded = new Set(finished.keys());
+  const pending = new Set<Promise<void>>();
+  let failure: unknown = null;
+  let whole = false;
+  let open = true;
+  const keep = async (f: Finished): Promise<void> => {
+    const path = join(tree, f.directory, f.path);
+    await flushFile(path);
+    await flushDirectory(dirname(path));
+    const line = Buffer.from(`${JSON.stringify({ ...f, state: stateOf(path) })}\n`);
+    for (let done = 0; done < line.length; ) done += writeSync(fd, line, done);
+    await flushFile(journal);
+    recorded.add(`${f.directory}/${f.path}`);
+  };
+  const settled = async (): Promise<void> => {
+    while (pending.size) await Promise.all(pending);
+    if (failure !== null) throw failure;
+  };
+  const close = (): void => {
+    if (open) closeSync(fd);
+    open = false;
+  };
+  /** Remove the place. The lock goes last, and what another process has begun there stays. */
+  const end = (): void => {
+    close();
+    rmSync(journal, { force: true });
+    for (const f of [tree, discarded, `${journal}.new`]) rmSync(f, { recursive: true, force: true });
+    release();
+    try {
+      rmdirSync(place);
+    } catch {
+      // another process waits in it
+    }
+  };
+  const leave = async (): Promise<void> => {
+    await settled().catch(() => {}); // what could not be recorded is made again
+    close();
+    release();
+  };
   return {
     tree,
     finished,
-    record: f => appendFileSync(journal, `${JSON.stringify(f)}\n`),
-    commit() {
-      const to = resolve(out);
-      let old: string | null = null;
-      if (existsSync(to)) {
-        old = join(place, 'replaced');
-        rmSync(old, { recursive: true, force: true });
-        renameSync(to, old);
-      }
+    count: () => recorded.size,
+    record(f) {
+      if (failure !== null) throw failure;
+      const p = keep(f)
+        .catch(e => void (failure ??= e))
+        .finally(() => pending.delete(p));
+      pending.add(p);
+    },
+    async commit() {
+      await settled();
+      whole = true;
+      await flushTree(tree);
+      check(); // whatever came to stand there meanwhile
+      const old = existsSync(to);
+      if (old) renameSync(to, replaced);
       try {
         renameSync(tree, to);
       } catch (e) {
-        if (old) renameSync(old, to);
+        if (old) renameSync(replaced, to);
         throw e;
       }
-      process.off('exit', unlock);
-      rmSync(place, { recursive: true, force: true });
+      await flushDirectory(dirname(to));
+      if (old) renameSync(replaced, discarded);
+      end();
     },
-    leave: release,
-    abandon() {
-      process.off('exit', unlock);
-      rmSync(place, { recursive: true, force: true });
+    leave,
+    async abandon() {
+      if (whole) return leave();
+      await settled().catch(() => {});
+      end();
     },
   };
 }

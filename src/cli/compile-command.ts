@@ -2,6 +2,7 @@
 import { type Compiled, type CompileOptions, compile } from '../compile.js';
 import { showGraph } from '../inspect.js';
 import { bytes, count, grouped, type ProgressStyle, print, printJson, progress, say } from './terminal.js';
+import { typed } from './typed.js';
 
 export interface CompileArguments {
   readonly out: string;
@@ -83,7 +84,7 @@ export async function compileCommand(model: string, o: CompileArguments, version
           }),
       ...(o.stopAfter === undefined ? {} : { stopAfter: o.stopAfter }),
     };
-    const options: CompileOptions = { ...optionsFor(o, version), passes, signal: stop.signal };
+    const options: CompileOptions = { ...optionsFor(o, version), passes, signal: stop.signal, command: typed() };
     if (o.stopAfter !== undefined) {
       const { runUntil } = await import('../inspect.js');
       watch.step(`run the passes up to ${o.stopAfter}`);

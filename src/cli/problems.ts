@@ -15,6 +15,7 @@ export function fileProblem(e: NodeJS.ErrnoException): Problem {
         next: 'Change its permissions or run as its owner.',
       });
     case 'ENOSPC':
+    case 'EDQUOT':
       return problem('HK9002', 'The disk is full', {
         places,
         why: 'Nothing is at the output; weight files that were finished are kept beside it.',

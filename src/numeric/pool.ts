@@ -62,9 +62,10 @@ export async function runPool(files: readonly FileWork[], o: PoolOptions): Promi
         const data: WorkerData = { from: o.from, to: o.to, statistics: shared, flags, done, thread, piece: o.piece };
         const worker = new Worker(workerFile(), { workerData: data, resourceLimits: { maxYoungGenerationSizeMb: 8 } });
         return new Promise<void>(resolve => {
+          let inHand: FileWork | undefined;
           const feed = (): void => {
-            const f = failure === null && !o.signal.aborted ? files[next++] : undefined;
-            worker.postMessage(f ?? null);
+            inHand = failure === null && !o.signal.aborted ? files[next++] : undefined;
+            worker.postMessage(inHand ?? null);
           };
           worker.on('message', (m: { readonly result?: FileResult; readonly error?: NodeJS.ErrnoException }) => {
             if (m.result) {
@@ -85,7 +86,13 @@ export async function runPool(files: readonly FileWork[], o: PoolOptions): Promi
             stop();
             resolve();
           });
-          worker.on('exit', () => resolve());
+          worker.on('exit', code => {
+            if (inHand) {
+              failure ??= new Error(`a thread ended with ${code} while it made ${inHand.path}`);
+              stop();
+            }
+            resolve();
+          });
           feed();
         });
       }),

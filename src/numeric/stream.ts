@@ -1,6 +1,6 @@
 // One output file: pieces are read straight into the kernels' memory, converted, hashed while they are in cache, and written from there.
 import { createHash, type Hash } from 'node:crypto';
-import { closeSync, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdirSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type CodedForm, codedSizes, type GgufForm, ggufRow, type PlainForm, scaleSize } from '../../ir/form.js';
 import type { Span } from '../../ir/graph.js';
@@ -43,7 +43,8 @@ class Output {
     mkdirSync(dirname(path), { recursive: true });
     this.#path = path;
     this.#clock = clock;
-    this.fd = openSync(path, 'w+');
+    rmSync(path, { force: true }); // an unfinished one may share its bytes with a finished file elsewhere
+    this.fd = openSync(path, 'wx+');
     ftruncateSync(this.fd, size);
   }
   write(at: number, bytes: Uint8Array): void {
@@ -118,6 +119,9 @@ export class Stream {
       const { read, convert, hash, write } = this.#clock;
       const seconds = { read: read / 1e3, convert: convert / 1e3, hash: hash / 1e3, write: write / 1e3 };
       return { index: work.index, path: work.path, sha256, bytes: work.size, steps, seconds };
+    } catch (e) {
+      rmSync(join(this.#o.to, work.path), { force: true }); // a full disk has room again
+      throw e;
     } finally {
       out.close();
     }
