@@ -229,15 +229,17 @@ export function readCompressed(c: Findings, q: Json): ((t: LogicalTensor) => Sch
     }
     for (const k of Object.keys(g)) if (!groupKeys.includes(k)) c.say('V2', name, `${JSON.stringify(k)} is no key of a group`);
     const targets = textsOf(g.targets);
-    if (!Array.isArray(g.targets) || targets.length !== g.targets.length || targets.length === 0)
+    if (!Array.isArray(g.targets) || targets.length !== g.targets.length || targets.length === 0) {
       c.say('V4', name, `targets of ${name} is to be a list of names`);
+      continue;
+    }
     matchers(c, name, targets);
     const scheme = schemeOf(c, name, g, q.format);
     if (scheme) made.push({ targets, scheme });
   }
   const ignores = matchers(c, 'ignore', q.ignore);
-  // what could not be read has said so; to call every tensor wrong after that would help nobody
-  if (c.found.length > 0 && made.length < Object.keys(groups).length) return null;
+  // a group that could not be read has said so; to call every tensor wrong after that would help nobody
+  if (made.length < Object.keys(groups).length) return null;
   // names before classes (compressed_tensors/utils.py:113-193)
   const byName = made.flatMap(g => g.targets.filter(t => t !== 'Linear').map(t => ({ test: matcher(t), scheme: g.scheme })));
   const linear = made.find(g => g.targets.includes('Linear'))?.scheme;

@@ -60,6 +60,7 @@ const mustBeFloat = (t: LogicalTensor): boolean =>
   ['router', 'kv_b', 'indexer', 'mtp_merge', 'compressor', 'embedding', 'head', 'norm'].includes(t.role) ||
   t.name.endsWith('.wo_a.weight');
 const descriptionFile = 'quant_model_description.json';
+const spelt = (v: unknown): string => (v === undefined ? 'absent' : JSON.stringify(v));
 
 /** Hold a directory against the rules. Never throws on what it finds. */
 export function checkAscend(dir: EngineDirectory, model: EngineModel, chip: string, runtime: Runtime | null): readonly Finding[] {
@@ -90,7 +91,7 @@ export function checkAscend(dir: EngineDirectory, model: EngineModel, chip: stri
   } else if (q === null) checkStored(c, dir, model, t => [plainPiece(t)]);
   else if (isObject(q) && q.quant_method === 'compressed-tensors') checkCompressed(c, dir, model, q, chip, runtime);
   else if (isObject(q) && q.quant_method === 'fp8') checkNative(c, dir, model, config, chip, runtime);
-  else c.say('A9', 'quantization_config', `quant_method ${JSON.stringify(isObject(q) ? q.quant_method : q)} is none that is read on NPUs`);
+  else c.say('A9', 'quantization_config', `quant_method ${spelt(isObject(q) ? q.quant_method : q)} is none that is read on NPUs`);
   return c.found;
 }
 
@@ -152,8 +153,8 @@ function checkDescribed(c: Findings, dir: EngineDirectory, model: EngineModel, c
   const entries = Object.entries(d).filter(([k]) => !metaKeys.includes(k));
   const said = new Set(entries.map(([, v]) => v));
   const mx = said.has('W8A8_MXFP8') || said.has('W4A8_MXFP');
-  if (d.version !== '1.0.0') c.say('A1', 'version', `version is ${JSON.stringify(d.version)}, not "1.0.0"`);
-  if (d.group_size !== (mx ? 32 : 0)) c.say('A1', 'group_size', `group_size is ${JSON.stringify(d.group_size)}, not ${mx ? 32 : 0}`);
+  if (d.version !== '1.0.0') c.say('A1', 'version', `version is ${spelt(d.version)}, not "1.0.0"`);
+  if (d.group_size !== (mx ? 32 : 0)) c.say('A1', 'group_size', `group_size is ${spelt(d.group_size)}, not ${mx ? 32 : 0}`);
   if (typeof d.model_quant_type !== 'string') c.say('A1', 'model_quant_type', 'model_quant_type is missing');
   const isType = (v: unknown): v is string => v === 'FLOAT' || (typeof v === 'string' && Object.hasOwn(types, v));
   for (const [k, v] of entries) {
