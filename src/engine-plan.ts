@@ -75,8 +75,8 @@ export function headerBytes(pieces: readonly Piece[]): Uint8Array {
 }
 
 const piece = (p: StoredPiece): Piece => ({ name: p.name, dtype: p.dtype, shape: p.shape, size: sizeOf(p.dtype, p.shape) });
-const copyStep = (t: TensorEntry, out: number): Step => ({
-  kind: 'copy',
+const copyStep = (t: TensorEntry, out: number) => ({
+  kind: 'copy' as const,
   source: { tensor: t.name, file: t.file, bytes: t.bytes },
   out,
 });
@@ -358,6 +358,7 @@ export function planPacking(sources: Sources, r: Resolution, packing: Packing): 
       end = begin + t.size;
       const from = new Set<string>();
       let passes = t.runs.length === 1;
+      const narrowed = t.runs.some(x => x.turn === 'low-words');
       let out = begin;
       if (t.constant) steps.push({ kind: 'put', out: begin, bytes: t.constant });
       for (const run of t.runs) {
@@ -375,6 +376,12 @@ export function planPacking(sources: Sources, r: Resolution, packing: Packing): 
         if (plain && run.rows === null && run.turn === 'none') {
           steps.push(copyStep(s.entry, out));
           out += entrySize(s.entry);
+          source += entrySize(s.entry);
+          continue;
+        }
+        if (run.turn === 'low-words') {
+          steps.push({ ...copyStep(s.entry, out), kind: 'narrow' });
+          out += entrySize(s.entry) / 2;
           source += entrySize(s.entry);
           continue;
         }
@@ -420,7 +427,7 @@ export function planPacking(sources: Sources, r: Resolution, packing: Packing): 
         from: [...from],
         matrix: passes || t.constant ? null : t.name,
         rule: first?.rule ?? 'follows from config.json',
-        kind: passes || t.constant ? 'passed' : t.form.kind === 'plain' ? 'cast' : 'coded',
+        kind: narrowed ? 'cast' : passes || t.constant ? 'passed' : t.form.kind === 'plain' ? 'cast' : 'coded',
       });
     }
     if (total > end) steps.push({ kind: 'fill', out: end, size: total - end, byte: 0 });

@@ -101,9 +101,9 @@ function contentOf(f: FileWork, known: (file: string, tensor: string) => string 
     h.update(`${s.kind} `);
     if (s.kind === 'put') h.update(`${s.out} `).update(s.bytes);
     else if (s.kind === 'fill') h.update(`${s.out} ${s.size} ${s.byte}`);
-    else if (s.kind === 'copy' || s.kind === 'digest') {
+    else if (s.kind === 'copy' || s.kind === 'digest' || s.kind === 'narrow') {
       if (!tensor(s.source.file, s.source.tensor)) return null;
-      if (s.kind === 'copy') h.update(`${s.out}`);
+      if (s.kind !== 'digest') h.update(`${s.out}`);
     } else {
       if (!tensor(s.part.file, s.part.tensor)) return null;
       if (s.part.scale && !tensor(s.part.scale.file, s.part.scale.tensor)) return null;
@@ -128,7 +128,7 @@ export function kernelsDigest(): string {
 }
 
 const stepSources = (s: Step): readonly (readonly [file: string, tensor: string])[] =>
-  s.kind === 'copy' || s.kind === 'digest'
+  s.kind === 'copy' || s.kind === 'digest' || s.kind === 'narrow'
     ? [[s.source.file, s.source.tensor]]
     : s.kind === 'matrix'
       ? [[s.part.file, s.part.tensor], ...(s.part.scale ? [[s.part.scale.file, s.part.scale.tensor] as const] : [])]

@@ -114,7 +114,8 @@ export interface PackedTensor {
     readonly tensor: string;
     /** Rows [from, to); null: all. */
     readonly rows: readonly [from: number, to: number] | null;
-    readonly turn: 'none' | 'transpose' | 'interleave-halves';
+    /** `low-words`: numbers of 64 bits as their lower 32; they fit. */
+    readonly turn: 'none' | 'transpose' | 'interleave-halves' | 'low-words';
   }[];
   /** Bytes of a tensor that stands in no checkpoint; it has no runs. */
   readonly constant: Uint8Array | null;

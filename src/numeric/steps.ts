@@ -16,6 +16,8 @@ export interface Regions {
 export type Step =
   /** A source tensor as it is. */
   | { readonly kind: 'copy'; readonly source: Span; readonly out: number }
+  /** A source tensor of 64-bit numbers as 32-bit ones; they fit. */
+  | { readonly kind: 'narrow'; readonly source: Span; readonly out: number }
   /** Bytes known beforehand. */
   | { readonly kind: 'put'; readonly out: number; readonly bytes: Uint8Array }
   /** One byte over and over. */

@@ -201,6 +201,8 @@ export class Stream {
           name: null,
           figures: null,
         };
+      case 'narrow':
+        return { sources: [[step.source.tensor, this.#narrow(step.source, step.out, out)]], name: null, figures: null };
       case 'matrix':
         return this.#matrix(step, out);
     }
@@ -214,6 +216,27 @@ export class Stream {
       this.#read(s.file, some, p);
       this.#update(hash, some);
       if (to !== null) out.write(to + p - s.bytes[0], some);
+      this.#o.progress(some.length);
+    }
+    return hash.digest('hex');
+  }
+
+  #narrow(s: Span, to: number, out: Output): string {
+    const hash = createHash('sha256');
+    const size = Math.min(1 << 20, Math.max(8, s.bytes[1] - s.bytes[0]));
+    const at = this.#arena.take(size);
+    for (let p = s.bytes[0]; p < s.bytes[1]; p += size) {
+      const some = this.#arena.bytes(at, Math.min(size, s.bytes[1] - p));
+      this.#read(s.file, some, p);
+      this.#update(hash, some);
+      const wide = new Int32Array(some.buffer, some.byteOffset, some.length / 4);
+      const narrow = new Int32Array(wide.length / 2);
+      for (let i = 0; i < narrow.length; i++) {
+        const low = wide[2 * i] as number;
+        if (wide[2 * i + 1] !== low >> 31) throw new Error(`${s.tensor} holds a number of more than 32 bits`);
+        narrow[i] = low;
+      }
+      out.write(to + (p - s.bytes[0]) / 2, new Uint8Array(narrow.buffer));
       this.#o.progress(some.length);
     }
     return hash.digest('hex');

@@ -4,18 +4,22 @@ import type { Chosen, EngineFormat, PackedTensor } from '../engine.js';
 import { shapeObjection, usualForm } from '../tensors.js';
 import { type GgufTensor, type GgufTypeName, type GgufValue, ggufBytes, ggufHeader, ggufTypeName } from './gguf.js';
 import { checkGguf } from './gguf-conformance.js';
-import { type GgufPiece, type GgufPlanned, ggufModel } from './gguf-model.js';
+import { ggufModel } from './gguf-model.js';
+import type { GgufPiece, GgufPlanned } from './gguf-plan.js';
 
 const plain: Readonly<Record<string, GgufTypeName>> = { F32: 'F32', F16: 'F16', BF16: 'BF16' };
-/** What a tensor stands in the file as. Codes of other formats are decoded to bf16. */
+/** What a tensor stands in the file as. FP4 that is kept is MXFP4, value for value; codes of other formats are decoded to bf16. */
 function typeOf(c: Chosen): GgufTypeName {
   if (c.form.kind === 'gguf') return c.form.type;
   if (c.form.kind === 'plain') return ({ f32: 'F32', f16: 'F16', bf16: 'BF16' } as const)[c.form.element];
+  const s = c.source.storage;
+  if (s.kind === 'scaled' && s.element === 'f4e2m1' && s.scale === 'e8m0' && s.block[0] === 1 && s.block[1] === 32) return 'MXFP4';
   return plain[c.dtype] ?? 'BF16';
 }
+/** Words of a table are moved, not converted; what they are called is of no matter. */
 const formOf = (type: GgufTypeName, search: GgufForm['search']): PlainForm | GgufForm =>
-  type === 'F32' || type === 'F16' || type === 'BF16'
-    ? plainForm(({ F32: 'f32', F16: 'f16', BF16: 'bf16' } as const)[type])
+  type === 'F32' || type === 'F16' || type === 'BF16' || type === 'I32'
+    ? plainForm(({ F32: 'f32', F16: 'f16', BF16: 'bf16', I32: 'f32' } as const)[type])
     : { kind: 'gguf', type, search };
 
 /** Rows of a piece in the order of the file; a head at a time where halves become pairs. */
@@ -28,7 +32,7 @@ function runs(p: GgufPiece, rows: number): PackedTensor['runs'] {
       turn: 'interleave-halves' as const,
     }));
   }
-  return [{ tensor: p.tensor, rows: p.rows, turn: p.transpose ? 'transpose' : 'none' }];
+  return [{ tensor: p.tensor, rows: p.rows, turn: p.narrow ? 'low-words' : p.transpose ? 'transpose' : 'none' }];
 }
 const asGguf = (t: PackedTensor & { readonly planned: GgufPlanned }): GgufTensor => ({
   name: t.name,
@@ -40,7 +44,7 @@ const asGguf = (t: PackedTensor & { readonly planned: GgufPlanned }): GgufTensor
 export const gguf: EngineFormat = {
   name: 'gguf',
   about: 'one file, or several, for llama.cpp; --runtime llama.cpp',
-  readers: 'llama.cpp: read in its source, not run here',
+  readers: 'llama.cpp: run with release v0.5.0, see docs/gguf.md',
   form(rule): Form {
     if (rule.to === 'mxfp4') return { kind: 'gguf', type: 'MXFP4', search: rule.search ?? 'absmax' };
     return usualForm(rule);

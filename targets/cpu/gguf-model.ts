@@ -1,137 +1,14 @@
 // A model as llama.cpp's architectures have it: the keys of a GGUF, its tensors, and which rows of the checkpoint each is made of.
-// Keys and names: ggml-org/llama.cpp@3f545bec conversion/deepseek.py:319-450, conversion/base.py:1357-1370, conversion/llama.py, conversion/qwen.py.
+// Keys and names: ggml-org/llama.cpp@3f545bec conversion/deepseek.py:319-450, conversion/base.py:1357-1370, conversion/llama.py, conversion/qwen.py;
+// @01a723dc conversion/deepseek.py:75-140 for deepseek. Loaded and run: release v0.5.0 of llama.cpp, as docs/gguf.md says.
 import { pow } from '../../ir/elementary.js';
-import type { LogicalTensor } from '../engine.js';
-import { type GgufTypeName, type GgufValue, ggufPre, ggufTypes, jsonList as list, jsonObject as object } from './gguf.js';
-
-/** Rows of a tensor of the checkpoint, in the order they follow each other in the GGUF. */
-export interface GgufPiece {
-  /** Logical name. */
-  readonly tensor: string;
-  /** Rows [from, to); null: all. */
-  readonly rows: readonly [from: number, to: number] | null;
-  /** The piece [r, c] goes in as [c, r]. */
-  readonly transpose: boolean;
-  /** Rows of each head from two halves to pairs: row h*d + 2j + i comes from row h*d + i*d/2 + j. */
-  readonly permute: null | { readonly heads: number };
-}
-export interface GgufPlanned {
-  readonly name: string;
-  /** ne order. */
-  readonly dims: readonly number[];
-  readonly type: number;
-  readonly sources: readonly GgufPiece[];
-  /** F32 bytes of a tensor that stands in no checkpoint; then there are no sources. */
-  readonly constant: Uint8Array | null;
-}
-export interface GgufModel {
-  readonly kv: readonly (readonly [string, GgufValue])[];
-  readonly tensors: readonly GgufPlanned[];
-  /** Sentences: what llama.cpp’s architecture cannot hold. With any of these there is no file to write. */
-  readonly refused: readonly string[];
-  /** Sentences: what is left out of the file, which is whole without it. */
-  readonly left: readonly string[];
-}
-export interface GgufTokenizer {
-  readonly tokenizerJson: unknown;
-  readonly tokenizerConfig: unknown | null;
-  readonly generationConfig: unknown | null;
-  readonly chatTemplate: string | null;
-}
-export interface GgufSubject {
-  readonly modelType: string;
-  readonly layers: number;
-  readonly tensors: readonly LogicalTensor[];
-}
-type Json = Readonly<Record<string, unknown>>;
-type Choose = (t: LogicalTensor) => GgufTypeName;
-
-class Plan {
-  readonly kv: [string, GgufValue][] = [];
-  readonly tensors: GgufPlanned[] = [];
-  readonly refused: string[] = [];
-  readonly left: string[] = [];
-  arch = '';
-  readonly #logical: ReadonlyMap<string, LogicalTensor>;
-  readonly #taken = new Set<string>();
-  readonly #config: Json;
-  readonly #choose: Choose;
-  constructor(config: Json, tensors: readonly LogicalTensor[], choose: Choose) {
-    this.#config = config;
-    this.#logical = new Map(tensors.map(t => [t.name.replace(/^language_model\./, ''), t]));
-    this.#choose = choose;
-  }
-  refuse(sentence: string): void {
-    if (!this.refused.includes(sentence)) this.refused.push(sentence);
-  }
-  string(key: string, value: string): void {
-    this.kv.push([key, { type: 'string', value }]);
-  }
-  bool(key: string, value: boolean): void {
-    this.kv.push([key, { type: 'bool', value }]);
-  }
-  u32(key: string, value: number): void {
-    if (Number.isInteger(value) && value >= 0 && value < 2 ** 32) this.kv.push([key, { type: 'u32', value }]);
-    else this.refuse(`${key} would be ${value}, which is no u32`);
-  }
-  f32(key: string, value: number): void {
-    this.kv.push([key, { type: 'f32', value }]);
-  }
-  /** A number of config.json; refused where it is not there and nothing stands in for it. */
-  number(field: string, otherwise?: number): number {
-    const v = this.#config[field];
-    if (typeof v === 'number' && Number.isFinite(v)) return v;
-    if ((v === undefined || v === null) && otherwise !== undefined) return otherwise;
-    this.refuse(`config.json has no number ${field}`);
-    return 0;
-  }
-  has(name: string): boolean {
-    return this.#logical.has(name);
-  }
-  take(name: string): LogicalTensor | null {
-    const t = this.#logical.get(name);
-    if (t === undefined) {
-      this.refuse(`${this.arch} wants ${name}, which the checkpoint has not`);
-      return null;
-    }
-    this.#taken.add(name);
-    return t;
-  }
-  /** One tensor as it is; `optional` ones may be missing. */
-  whole(gguf: string, name: string, more: { readonly optional?: boolean; readonly permute?: number } = {}): void {
-    if (more.optional && !this.has(name)) return;
-    const t = this.take(name);
-    if (t === null) return;
-    const permute = more.permute === undefined ? null : { heads: more.permute };
-    if (permute && t.shape[0]! % (permute.heads * 2) !== 0)
-      this.refuse(`${name} has ${t.shape[0]} rows, which ${permute.heads} heads do not halve`);
-    this.add(gguf, [...t.shape].reverse(), this.type(t), [{ tensor: t.name, rows: null, transpose: false, permute }]);
-  }
-  /** Vectors and routers are F32, whatever is asked for. */
-  type(t: LogicalTensor): GgufTypeName {
-    return t.shape.length < 2 || t.role === 'router' || t.role === 'router_bias' ? 'F32' : this.#choose(t);
-  }
-  /** Blocks lie along the first dim; where it is not a whole number of them the tensor is F16, as in llama.cpp’s converter. */
-  add(name: string, dims: readonly number[], asked: GgufTypeName, sources: readonly GgufPiece[], constant: Uint8Array | null = null): void {
-    const type = dims[0]! % ggufTypes[asked].elements === 0 ? asked : 'F16';
-    this.tensors.push({ name, dims, type: ggufTypes[type].id, sources, constant });
-  }
-  drop(fits: (t: LogicalTensor) => boolean): number {
-    let n = 0;
-    for (const [name, t] of this.#logical)
-      if (!this.#taken.has(name) && fits(t)) {
-        this.#taken.add(name);
-        n++;
-      }
-    return n;
-  }
-  rest(): void {
-    for (const name of this.#logical.keys()) if (!this.#taken.has(name)) this.refuse(`${this.arch} has no place for ${name}`);
-  }
-}
+import { type GgufTypeName, ggufTypes, jsonObject as object } from './gguf.js';
+import { type Choose, type GgufModel, type GgufPiece, type GgufSubject, type GgufTokenizer, type Json, Plan } from './gguf-plan.js';
+import { tokenizer } from './gguf-tokenizer.js';
+import { streams } from './gguf-v4.js';
 
 /** Rotary embedding: scaling keys, or llama 3’s factors as a tensor. `head`: rotated columns. Where mscale_all_dim is wanted: `mla`. */
-function rope(p: Plan, config: Json, head: number, mla: boolean): void {
+export function rope(p: Plan, config: Json, head: number, mla: boolean): void {
   const scaling = { ...object(config.rope_scaling), ...object(config.rope_parameters) };
   const base = scaling.rope_theta ?? config.rope_theta ?? 10000;
   const at = `${p.arch}.rope`;
@@ -191,13 +68,13 @@ export function llama3Factors(
   });
 }
 
-/** Keys that every architecture has. */
-function common(p: Plan, blocks: number, feed: number, kvHeads: number): void {
+/** Keys that every architecture has; V4 has no dense layer and no length of one. */
+export function common(p: Plan, blocks: number, feed: number | null, kvHeads: number): void {
   p.u32(`${p.arch}.vocab_size`, p.number('vocab_size'));
   p.u32(`${p.arch}.context_length`, p.number('max_position_embeddings'));
   p.u32(`${p.arch}.embedding_length`, p.number('hidden_size'));
   p.u32(`${p.arch}.block_count`, blocks);
-  p.u32(`${p.arch}.feed_forward_length`, feed);
+  if (feed !== null) p.u32(`${p.arch}.feed_forward_length`, feed);
   p.u32(`${p.arch}.attention.head_count`, p.number('num_attention_heads'));
   p.u32(`${p.arch}.attention.head_count_kv`, kvHeads);
   p.f32(`${p.arch}.attention.layer_norm_rms_epsilon`, p.number('rms_norm_eps', 1e-6));
@@ -210,15 +87,31 @@ function ends(p: Plan, config: Json): void {
   else p.whole('output.weight', 'lm_head.weight');
 }
 
+/** Plain attention: llama, qwen2, and deepseek with experts. llama and deepseek rotate neighbours, so that rows of q and k are put in pairs. */
 function dense(p: Plan, config: Json, model: GgufSubject): void {
   const heads = p.number('num_attention_heads');
   const kvHeads = p.number('num_key_value_heads', heads);
   const head = p.number('head_dim', heads === 0 ? 0 : p.number('hidden_size') / heads);
-  const llama = p.arch === 'llama';
+  const paired = p.arch !== 'qwen2';
+  const firstMoe = p.arch === 'deepseek' ? p.number('first_k_dense_replace', 0) : model.layers;
+  const experts = p.arch === 'deepseek' ? p.number('n_routed_experts') : 0;
   if (config.use_sliding_window === true) p.refuse(`${p.arch} has no sliding window`);
   common(p, model.layers, p.number('intermediate_size'), kvHeads);
   p.u32(`${p.arch}.attention.key_length`, head);
   p.u32(`${p.arch}.attention.value_length`, head);
+  if (p.arch === 'deepseek') {
+    // Its routing is fixed: softmax, the best by themselves, weights as they are (src/models/deepseek.cpp, build_moe_ffn).
+    if (config.norm_topk_prob === true) p.refuse('deepseek leaves the weights of the chosen experts as they are; norm_topk_prob is true');
+    if ((config.scoring_func ?? 'softmax') !== 'softmax') p.refuse(`deepseek has no expert score ${JSON.stringify(config.scoring_func)}`);
+    if (p.number('moe_layer_freq', 1) !== 1) p.refuse(`deepseek has experts in every layer after the dense ones`);
+    if (p.number('n_shared_experts', 0) === 0) p.refuse('deepseek wants shared experts, which config.json has not');
+    p.u32('deepseek.leading_dense_block_count', firstMoe);
+    p.u32('deepseek.expert_feed_forward_length', p.number('moe_intermediate_size'));
+    p.u32('deepseek.expert_count', experts);
+    p.u32('deepseek.expert_used_count', p.number('num_experts_per_tok'));
+    p.u32('deepseek.expert_shared_count', p.number('n_shared_experts', 0));
+    p.f32('deepseek.expert_weights_scale', p.number('routed_scaling_factor', 1));
+  }
   rope(p, config, head, false);
   ends(p, config);
   for (let i = 0; i < model.layers; i++) {
@@ -230,14 +123,21 @@ function dense(p: Plan, config: Json, model: GgufSubject): void {
       ['v_proj', 'attn_v', 0],
       ['o_proj', 'attn_output', 0],
     ] as const) {
-      const more = llama && permute > 0 ? { permute } : {};
+      const more = paired && permute > 0 ? { permute } : {};
       p.whole(`${to}.${gguf}.weight`, `${from}.self_attn.${name}.weight`, more);
-      p.whole(`${to}.${gguf}.bias`, `${from}.self_attn.${name}.bias`, { ...more, optional: llama || name === 'o_proj' });
+      if (p.arch !== 'deepseek')
+        p.whole(`${to}.${gguf}.bias`, `${from}.self_attn.${name}.bias`, { ...more, optional: paired || name === 'o_proj' });
     }
     p.whole(`${to}.ffn_norm.weight`, `${from}.post_attention_layernorm.weight`);
+    if (i >= firstMoe) p.whole(`${to}.ffn_gate_inp.weight`, `${from}.mlp.gate.weight`);
     for (const part of ['gate', 'up', 'down']) {
+      if (i >= firstMoe) {
+        stack(p, `${to}.ffn_${part}_exps.weight`, e => `${from}.mlp.experts.${e}.${part}_proj.weight`, experts);
+        p.whole(`${to}.ffn_${part}_shexp.weight`, `${from}.mlp.shared_experts.${part}_proj.weight`);
+        continue;
+      }
       p.whole(`${to}.ffn_${part}.weight`, `${from}.mlp.${part}_proj.weight`);
-      if (llama) p.whole(`${to}.ffn_${part}.bias`, `${from}.mlp.${part}_proj.bias`, { optional: true });
+      if (p.arch === 'llama') p.whole(`${to}.ffn_${part}.bias`, `${from}.mlp.${part}_proj.bias`, { optional: true });
     }
   }
 }
@@ -245,9 +145,11 @@ function dense(p: Plan, config: Json, model: GgufSubject): void {
 function latent(p: Plan, config: Json, model: GgufSubject): void {
   const sparse = p.arch === 'deepseek32';
   const blocks = model.tensors.filter(t => t.mtp).reduce((a, t) => Math.max(a, t.layer + 1 - model.layers), 0);
-  const nextn = sparse ? blocks : 0;
-  if (!sparse && p.drop(t => t.mtp) > 0)
-    p.left.push(`${p.arch} has no MTP block: ${blocks === 1 ? 'the one' : `all ${blocks}`} of the checkpoint stays out of the file`);
+  // deepseek2 drafts with one MTP block, and with low-rank queries alone (v0.5.0: blocks after the last layer, read where
+  // nextn_predict_layers counts them); deepseek32 loads what there is.
+  const nextn = sparse || (blocks === 1 && p.number('q_lora_rank', 0) > 0) ? blocks : 0;
+  if (nextn === 0 && p.drop(t => t.mtp) > 0)
+    p.left.push(`${p.arch} takes one MTP block, beside queries of low rank: the ${blocks} of the checkpoint stay out of the file`);
   const [heads, kvLora, ropeDim] = [p.number('num_attention_heads'), p.number('kv_lora_rank'), p.number('qk_rope_head_dim')];
   const [nope, v] = [p.number('qk_nope_head_dim'), p.number('v_head_dim')];
   const qLora = p.number('q_lora_rank', 0);
@@ -286,8 +188,9 @@ function latent(p: Plan, config: Json, model: GgufSubject): void {
     p.u32(key('attention.indexer.head_count'), p.number('index_n_heads'));
     p.u32(key('attention.indexer.key_length'), p.number('index_head_dim'));
     p.u32(key('attention.indexer.top_k'), p.number('index_topk'));
-    if (nextn > 0) p.u32(key('nextn_predict_layers'), nextn);
+    p.index(p.number('index_head_dim'));
   }
+  if (nextn > 0) p.u32(key('nextn_predict_layers'), nextn);
   rope(p, config, ropeDim, true);
   ends(p, config);
   for (let i = 0; i < model.layers + nextn; i++) {
@@ -369,7 +272,7 @@ function splitKvB(
   p.add(`${to}.attn_v_b.weight`, [z.kvLora, z.v, z.heads], p.type(t), pieces(z.nope, z.v, false));
 }
 /** All experts of a layer in one tensor [experts, out, in]. */
-function stack(p: Plan, gguf: string, name: (expert: number) => string, experts: number): void {
+export function stack(p: Plan, gguf: string, name: (expert: number) => string, experts: number): void {
   const all = Array.from({ length: experts }, (_, e) => p.take(name(e)));
   const first = all[0];
   if (!first || all.includes(null)) return;
@@ -380,101 +283,15 @@ function stack(p: Plan, gguf: string, name: (expert: number) => string, experts:
   p.add(gguf, [...[...first.shape].reverse(), experts], p.type(first), pieces);
 }
 
-// ---- tokenizer
-
-/** A token that is not marked special but looks so is one for llama.cpp (conversion/base.py, does_token_look_special). */
-const looksSpecial = (s: string): boolean =>
-  (s.startsWith('<|') && s.endsWith('|>')) || (s.startsWith('<｜') && s.endsWith('｜>')) || ['<pad>', '<mask>'].includes(s);
-const tokenKinds = { normal: 1, control: 3, user: 4, unused: 5 } as const;
-
-function tokenizer(p: Plan, config: Json, t: GgufTokenizer): void {
-  const at = (key: string): string => `tokenizer.ggml.${key}`;
-  if (t.tokenizerJson === null || t.tokenizerJson === undefined) {
-    p.string(at('model'), 'none');
-    p.left.push('there is no tokenizer.json: the file has no vocabulary and takes numbers of tokens alone');
-    return;
-  }
-  const file = object(t.tokenizerJson);
-  const model = object(file.model);
-  if (model.type !== 'BPE' || model.byte_fallback === true) {
-    p.refuse(
-      `the tokenizer is ${model.type === 'BPE' ? 'BPE with byte fallback' : JSON.stringify(model.type)}; byte-level BPE alone is written`,
-    );
-    return;
-  }
-  const normalizers = object(file.normalizer).type === 'Sequence' ? list(object(file.normalizer).normalizers) : [file.normalizer];
-  for (const n of normalizers.map(object))
-    if (n.type !== undefined && n.type !== 'NFC') p.refuse(`llama.cpp does no ${JSON.stringify(n.type)} before it cuts a text`);
-  const pre = ggufPre(file);
-  if (pre === null) p.refuse('tokenizer.json cuts texts in a way that llama.cpp is not known to have');
-  const size = p.number('vocab_size');
-  const tokens: (string | undefined)[] = Array.from({ length: size }, () => undefined);
-  const kinds: number[] = Array.from({ length: size }, () => tokenKinds.unused);
-  const put = (id: unknown, text: string, kind: number): void => {
-    if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= size) {
-      p.refuse(`the token ${JSON.stringify(text)} has number ${JSON.stringify(id)}; vocab_size is ${size}`);
-      return;
-    }
-    tokens[id as number] = text;
-    kinds[id as number] = kind;
-  };
-  for (const [text, id] of Object.entries(object(model.vocab))) put(id, text, tokenKinds.normal);
-  const added = new Map<string, number>();
-  for (const a of list(file.added_tokens).map(object)) {
-    const text = String(a.content);
-    const control = a.special === true || looksSpecial(text);
-    put(a.id, control ? text : text.replaceAll('▁', ' '), control ? tokenKinds.control : tokenKinds.user);
-    added.set(text, Number(a.id));
-  }
-  const merges = list(model.merges).map(m => {
-    const pair = Array.isArray(m) ? m.map(String) : String(m).split(' ');
-    if (pair.length !== 2 || pair.some(s => s === '' || s.includes(' ')))
-      p.refuse(`the merge ${JSON.stringify(m)} is not two pieces without blanks`);
-    return pair.join(' ');
-  });
-  p.string(at('model'), 'gpt2');
-  p.string(at('pre'), pre ?? 'default');
-  p.kv.push([at('tokens'), { type: 'array', of: 'string', value: tokens.map((s, i) => s ?? `[PAD${i}]`) }]);
-  p.kv.push([at('token_type'), { type: 'array', of: 'i32', value: kinds }]);
-  p.kv.push([at('merges'), { type: 'array', of: 'string', value: merges }]);
-  const settings = object(t.tokenizerConfig);
-  const special = (kind: string): number | null => {
-    const said = settings[`${kind}_token`];
-    const text = typeof said === 'string' ? said : object(said).content;
-    const id = typeof text === 'string' ? (added.get(text) ?? object(model.vocab)[text]) : undefined;
-    const ids = [id, config[`${kind}_token_id`], object(t.generationConfig)[`${kind}_token_id`]].map(v => (Array.isArray(v) ? v[0] : v));
-    return (ids.find(v => typeof v === 'number' && v >= 0 && v < size) as number | undefined) ?? null;
-  };
-  for (const [kind, key] of [
-    ['bos', 'bos_token_id'],
-    ['eos', 'eos_token_id'],
-    ['pad', 'padding_token_id'],
-  ] as const) {
-    const id = special(kind);
-    if (id !== null) p.u32(at(key), id);
-  }
-  p.bool(at('add_bos_token'), addsBos(settings, object(file.post_processor)));
-  if (typeof settings.add_eos_token === 'boolean') p.bool(at('add_eos_token'), settings.add_eos_token);
-  const template = t.chatTemplate ?? settings.chat_template;
-  if (typeof template === 'string') p.string('tokenizer.chat_template', template);
-}
-/** Whether a text begins with the bos token: as the config says, else as the post-processor does, else as the class does by itself. */
-function addsBos(settings: Json, post: Json): boolean {
-  if (typeof settings.add_bos_token === 'boolean') return settings.add_bos_token;
-  const steps = (post.type === 'Sequence' ? list(post.processors) : [post]).map(object);
-  const template = steps.find(s => s.type === 'TemplateProcessing');
-  if (template) return object(list(template.single)[0]).SpecialToken !== undefined;
-  return ['LlamaTokenizer', 'LlamaTokenizerFast'].includes(String(settings.tokenizer_class));
-}
-
 // ---- the whole
 
+/** Families of the checkpoint (Kimi-K2 and Moonlight are deepseek_v3) and llama.cpp's names. */
 const architectures: Readonly<Record<string, string>> = {
+  deepseek: 'deepseek',
   deepseek_v2: 'deepseek2',
   deepseek_v3: 'deepseek2',
-  kimi_k2: 'deepseek2',
-  kimi_k25: 'deepseek2',
   deepseek_v32: 'deepseek32',
+  deepseek_v4: 'deepseek4',
   llama: 'llama',
   qwen2: 'qwen2',
 };
@@ -485,20 +302,16 @@ export function ggufModel(config: Record<string, unknown>, model: GgufSubject, t
   const own: Json = { ...config, ...object(config.text_config) };
   const p = new Plan(own, model.tensors, choose);
   const arch = architectures[model.modelType];
-  if (arch === undefined) {
-    const why =
-      model.modelType === 'deepseek_v4'
-        ? 'deepseek4 of llama.cpp has hyper-connections, compressors and hash layers under names that are not written here'
-        : `model_type ${JSON.stringify(model.modelType)} has no architecture here`;
-    return { kv: [], tensors: [], refused: [why], left: [] };
-  }
+  if (arch === undefined)
+    return { kv: [], tensors: [], refused: [`model_type ${JSON.stringify(model.modelType)} has no architecture here`], left: [] };
   p.arch = arch;
   p.string('general.architecture', arch);
   p.string('general.type', 'model');
   p.u32('general.alignment', 32);
   const before = p.kv.length;
-  if (arch === 'llama' || arch === 'qwen2') dense(p, own, model);
-  else latent(p, own, model);
+  if (arch === 'deepseek4') streams(p, own, model);
+  else if (arch === 'deepseek2' || arch === 'deepseek32') latent(p, own, model);
+  else dense(p, own, model);
   p.rest();
   const share = new Map<number, number>();
   for (const t of p.tensors) share.set(t.type, (share.get(t.type) ?? 0) + t.dims.reduce((a, b) => a * b, 1));

@@ -50,13 +50,14 @@ export type GgufValue =
   | { readonly type: 'array'; readonly of: 'bool'; readonly value: readonly boolean[] }
   | { readonly type: 'array'; readonly of: 'string'; readonly value: readonly string[] };
 
-export type GgufTypeName = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0' | 'MXFP4';
+export type GgufTypeName = 'F32' | 'F16' | 'BF16' | 'I32' | 'Q8_0' | 'Q4_0' | 'MXFP4';
 /** Number in the file, elements of a block, bytes of a block (ggml.h:390-433, ggml-common.h). */
 export const ggufTypes: Readonly<Record<GgufTypeName, { readonly id: number; readonly elements: number; readonly bytes: number }>> = {
   F32: { id: 0, elements: 1, bytes: 4 },
   F16: { id: 1, elements: 1, bytes: 2 },
   Q4_0: { id: 2, elements: 32, bytes: 18 },
   Q8_0: { id: 8, elements: 32, bytes: 34 },
+  I32: { id: 26, elements: 1, bytes: 4 },
   BF16: { id: 30, elements: 1, bytes: 2 },
   MXFP4: { id: 39, elements: 32, bytes: 17 },
 };
