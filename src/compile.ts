@@ -16,7 +16,7 @@ import { Cache } from './bundle/cache.js';
 import { checkOutput, sha256File, writeText } from './bundle/directory.js';
 import { baselineOf, digest, type Figures, gate, readBaseline } from './bundle/ledger.js';
 import { type Manifest, type TargetEntry, writeManifest } from './bundle/manifest.js';
-import { type Fingerprint, openWork, Unfinished, type Work } from './bundle/work.js';
+import { type Fingerprint, openWork, sweepPlace, Unfinished, type Work } from './bundle/work.js';
 import type { ModelConfig } from './checkpoint/config.js';
 import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
@@ -243,6 +243,7 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch)
 
 /** Compile a checkpoint into a bundle at options.out. Nothing appears there unless all of it does. */
 export async function compile(modelDir: string, o: CompileOptions, watch: Watch): Promise<Compiled> {
+  sweepPlace(o.out);
   checkOutput(o.out, modelDir, o.force);
   const baseline = o.gate ? readBaseline(o.gate) : null;
   const began = performance.now();

@@ -105,6 +105,7 @@ export function writeSynthetic(
     const name = `model-${pad(files.length + 1)}-of-${pad(o.shards)}.safetensors`;
     map[t.name] = name;
     const last = files.length === o.shards - 1;
+    if (expected[i + 1]?.name.endsWith('_scale_inv')) continue; // a weight and its scales stay together
     if (i === expected.length - 1 || (!last && held >= (total * (files.length + 1)) / o.shards)) {
       writeShard(join(dir, name), shard);
       files.push(name);

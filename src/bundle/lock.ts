@@ -1,9 +1,9 @@
 // One writer to an output: each process announces itself with a file of its own name, then looks who else is there. Names are never used twice,
 // so a file of a process that is gone can be removed by anybody at any time.
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type Problem, problem, Refusal } from '../../ir/problem.js';
 
 const busy = (out: string, h: Holder, file: string): Problem =>
@@ -72,6 +72,16 @@ function holderOf(file: string): Holder | null {
     return null;
   }
 }
+/** With those above it. One at a time: made at once, a file system that may not be written says that it is not there. */
+function makeDirectory(path: string): void {
+  if (existsSync(path)) return;
+  makeDirectory(dirname(path));
+  try {
+    mkdirSync(path);
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
+  }
+}
 const attempts = 6;
 
 /** Take the lock of `place` for this process; throws a Refusal where another has it. Returns how to let go. */
@@ -80,7 +90,7 @@ export function lock(place: string, out: string): { readonly file: string; reado
   const file = join(place, `lock.${id}`);
   const announced = join(place, `new.${id}`);
   for (let attempt = 1; ; attempt++) {
-    mkdirSync(place, { recursive: true });
+    makeDirectory(place);
     try {
       writeFileSync(announced, JSON.stringify(self()));
       renameSync(announced, file);

@@ -106,6 +106,20 @@ function readJournal(journal: string, tree: string, place: string, fingerprint: 
   return finished;
 }
 
+/** What a run left that was stopped when its output was in place already: the output it replaced, on its way out. */
+export function sweepPlace(out: string): void {
+  const place = workPlace(out);
+  if (!existsSync(outputPlace(out)) || !existsSync(place) || existsSync(join(place, 'tree'))) return;
+  const held = lock(place, out);
+  if (!existsSync(join(place, 'tree')) && existsSync(outputPlace(out)))
+    for (const f of ['journal.jsonl', 'discarded', 'replaced']) rmSync(join(place, f), { recursive: true, force: true });
+  held.release();
+  try {
+    rmdirSync(place);
+  } catch {
+    // another process is in it
+  }
+}
 /** Begin or go on. `restart` discards what is there; `check` refuses an output that must not be replaced. */
 export function openWork(out: string, fingerprint: Fingerprint, restart: boolean, check: () => void): Work {
   const place = workPlace(out);
@@ -151,6 +165,7 @@ export function openWork(out: string, fingerprint: Fingerprint, restart: boolean
   }
   const recorded = new Set(finished.keys());
   const pending = new Set<Promise<void>>();
+  const missed: Finished[] = [];
   let failure: unknown = null;
   let whole = false;
   let open = true;
@@ -158,7 +173,8 @@ export function openWork(out: string, fingerprint: Fingerprint, restart: boolean
     const path = join(tree, f.directory, f.path);
     await flushFile(path);
     await flushDirectory(dirname(path));
-    const line = Buffer.from(`${JSON.stringify({ ...f, state: stateOf(path) })}\n`);
+    // after a line that a full disk cut, this one begins anew
+    const line = Buffer.from(`${failure === null ? '' : '\n'}${JSON.stringify({ ...f, state: stateOf(path) })}\n`);
     for (let done = 0; done < line.length; ) done += writeSync(fd, line, done);
     await flushFile(journal);
     recorded.add(`${f.directory}/${f.path}`);
@@ -184,7 +200,9 @@ export function openWork(out: string, fingerprint: Fingerprint, restart: boolean
     }
   };
   const leave = async (): Promise<void> => {
-    await settled().catch(() => {}); // what could not be recorded is made again
+    await settled().catch(() => {});
+    // unfinished files are gone by now: on a disk that was full there may be room for a line
+    for (const f of missed) await keep(f).catch(() => {}); // else it is made again
     close();
     release();
   };
@@ -195,7 +213,10 @@ export function openWork(out: string, fingerprint: Fingerprint, restart: boolean
     record(f) {
       if (failure !== null) throw failure;
       const p = keep(f)
-        .catch(e => void (failure ??= e))
+        .catch(e => {
+          failure ??= e;
+          missed.push(f);
+        })
         .finally(() => pending.delete(p));
       pending.add(p);
     },
