@@ -7,18 +7,19 @@ import { numbersOf } from './values.js';
 /** Called with the rows that are to meet matrix `part` of a weight, before they do; gives the rows that meet it. */
 export type Inputs = (w: ValueOf<'weight'>, part: number, x: Matrix) => Matrix;
 
+const { abs, floor, fround, max, min } = Math;
 const even = (x: number): number => {
-  const down = Math.floor(x);
+  const down = floor(x);
   const rest = x - down;
   return rest < 0.5 || (rest === 0.5 && down % 2 === 0) ? down : down + 1;
 };
 /** A row in int8 and back: scale = largest magnitude / 127 in f32, half to even. */
 export function roundRow(x: Float32Array): void {
   let most = 0;
-  for (const v of x) most = Math.max(most, Math.abs(v));
-  const scale = Math.fround(most / 127);
+  for (const v of x) most = max(most, abs(v));
+  const scale = fround(most / 127);
   if (!(scale > 0)) return;
-  for (let c = 0; c < x.length; c++) x[c] = even(Math.max(-127, Math.min(127, Math.fround(x[c]! / scale)))) * scale;
+  for (let c = 0; c < x.length; c++) x[c] = even(max(-127, min(127, fround(x[c]! / scale)))) * scale;
 }
 /** Activations in int8, symmetric, a scale a token, found as they come; for the matrices that `of` names. */
 export const int8Inputs =
