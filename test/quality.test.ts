@@ -117,6 +117,51 @@ describe('mse', () => {
     });
 });
 
+describe('what is read back', () => {
+  const { graph } = buildModel(source.config, source.tensors);
+  const relative = (x: ArrayLike<number>, y: ArrayLike<number>, from: number, to: number): number => {
+    let [e, n] = [0, 0];
+    for (let i = from; i < to; i++) {
+      e += ((x[i] as number) - (y[i] as number)) ** 2;
+      n += (x[i] as number) ** 2;
+    }
+    return Math.sqrt(e / n);
+  };
+  for (const [name, target, recipe, engineFormat] of [
+    ['zero points', 'cuda', linears({ to: 'int4', zero: true })],
+    [
+      'rows in pairs',
+      'ascend',
+      {
+        ...linears({ to: 'int8' }),
+        rules: [
+          { roles: ['expert'], to: 'int4', group: 0 },
+          { roles: linearRoles, to: 'int8' },
+        ],
+      },
+    ],
+    ['Q8_0', 'cpu', linears({ to: 'q8_0' }), 'gguf'],
+    ['Q4_0', 'cpu', linears({ to: 'q4_0' }), 'gguf'],
+  ] as readonly (readonly [string, string, Omit<Recipe, 'format' | 'name'>, string?])[])
+    it(`${name}: differs from the source by what the ledger says, matrix by matrix`, async () => {
+      const made = await makeScheme(nano, { target, recipe, ...(engineFormat ? { engineFormat } : {}) }, join(work, 'back'));
+      const found: number[] = [];
+      for (const v of graph.values) {
+        if (v.op !== 'weight' || v.type.storage.element === 'i64') continue;
+        const [x, y] = [readWeight(v, readerOf(nano)), made.weights(v)];
+        // a stack is one tensor of a GGUF
+        const parts = engineFormat === 'gguf' ? 1 : v.origin.parts.length;
+        for (let i = 0; i < parts; i++) found.push(relative(x, y, (i * x.length) / parts, ((i + 1) * x.length) / parts));
+      }
+      const [read, said] = [found, [...made.figures.values()].map(f => f.relative)].map(l =>
+        l.filter(v => v > 0).sort((a, b) => a - b),
+      ) as [number[], number[]];
+      expect(read.length).toBe(said.length);
+      expect(read.length).toBeGreaterThan(10);
+      read.forEach((r, i) => expect(Math.abs(r / said[i]! - 1)).toBeLessThan(1e-3));
+    });
+});
+
 describe('statistics', () => {
   let s: Statistics;
   const file = join(work, 'statistics.safetensors');
