@@ -368,7 +368,7 @@ describe('a clean directory', () => {
       const at = m === 'wide' ? wide : tiny(m);
       for (const quantise of Object.keys(ascend.engines.recipes))
         for (const format of ['ascendv1', 'compressed-tensors'])
-          for (const chip of quantise.startsWith('mx') || quantise === 'none' ? ['950', '310p'] : ['910b', '310p'])
+          for (const chip of [quantise.startsWith('mx') || quantise === 'none' ? '950' : '910b', ...(m === 'wide' ? ['310p'] : [])])
             for (const mtp of quantise === 'w8a8' && m === 'wide' ? (['keep', 'quantise', 'drop'] as const) : (['keep'] as const)) {
               const out = join(work, `clean-${m}`);
               const x = await make(at, { target: 'ascend', quantise, format, chip, mtp }, out);

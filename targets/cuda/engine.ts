@@ -185,7 +185,7 @@ const fp8: EngineFormat = {
 const int8Throughout = (name: string, recipe: Recipe, model: EngineModel, runtime: Runtime | null): string | null => {
   const other = sglangAlone(name, runtime) ?? noF16(recipe);
   if (other) return other;
-  const asked = (role: 'expert' | 'attention') => recipe.rules.find(r => r.roles?.includes(role))?.to;
+  const asked = (role: 'expert' | 'attention') => recipe.rules.find(r => r.roles === undefined || r.roles.includes(role))?.to;
   if (asked(model.tensors.some(t => t.role === 'expert') ? 'expert' : 'attention') !== 'int8')
     return 'this format has int8 linears throughout, experts too';
   if (recipe.mtp === 'keep' && model.tensors.some(t => t.mtp && t.role === 'expert'))
