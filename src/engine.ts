@@ -311,18 +311,13 @@ export function rememberMade(
   }
 }
 
-const companions = [
-  'generation_config.json',
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'tokenizer.model',
-  'special_tokens_map.json',
-  'chat_template.jinja',
-  'chat_template.json',
-  'added_tokens.json',
-  'vocab.json',
-  'merges.txt',
-];
+/** Files that belong to a model beside config, weights and index: tokenizer, prompts, code that `auto_map` names, licences. */
+const companion =
+  /^(generation_config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|preprocessor_config\.json|chat_template\..*|.*\.(tiktoken|jinja|py)|(LICEN[CS]E|NOTICE)([-.].*)?)$/;
+const companionsIn = (dir: string): readonly string[] =>
+  readdirSync(dir)
+    .filter(f => companion.test(f) && statSync(join(dir, f)).isFile())
+    .sort();
 export const indexName = 'model.safetensors.index.json';
 
 /** config.json without what was said of the old storage, MTP counted as it is. */
