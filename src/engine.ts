@@ -364,7 +364,7 @@ export function writeCompanions(
   o: { readonly recipe: Parameters<EngineFormat['files']>[2]; readonly allowPhantomKeys: boolean },
 ): void {
   if (format.pack) return; // a container holds config and tokenizer itself
-  for (const f of companions) if (existsSync(join(c.dir, f))) copyFileSync(join(c.dir, f), join(dir, f));
+  for (const f of companionsIn(c.dir)) copyFileSync(join(c.dir, f), join(dir, f));
   const source = readFileSync(join(c.dir, 'config.json'), 'utf8');
   if (plan.linked) {
     writeText(dir, 'config.json', source);
