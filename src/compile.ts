@@ -81,6 +81,8 @@ export interface CompileOptions {
   readonly baseline?: string | null;
   /** Neither read nor write the cache of digests and files. */
   readonly noCache?: boolean;
+  /** Bytes that weight files are cut at; by the size of them all where not given. */
+  readonly shardBytes?: number;
   readonly signal?: AbortSignal;
   /** The command line that asked for this, as one would type it again. */
   readonly command?: string;
@@ -225,7 +227,8 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch)
     refuseGptqAlone(resolution.chosen, o.calibration ?? null);
     const packing = format.pack?.(companionsOf(checkpoint.dir), resolution.chosen, engineModel);
     if (packing?.refused.length) throw new Refusal([notLegal(`${target.name}:${chip.name}`, format.name, packing.refused.map(sentence))]);
-    const plan = packing ? planPacking(sources, resolution, packing) : planEngine(checkpoint, sources, resolution, format);
+    const limit = o.shardBytes === undefined ? undefined : () => o.shardBytes as number;
+    const plan = packing ? planPacking(sources, resolution, packing, limit) : planEngine(checkpoint, sources, resolution, format, limit);
     aims.push({
       target,
       chip,

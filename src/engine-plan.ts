@@ -197,7 +197,13 @@ export const shardBytes = (total: number): number => Math.max(256 << 20, Math.mi
 /** The largest power of two up to 8 that divides n. */
 const alignment = (n: number): number => (n % 8 === 0 ? 8 : n % 4 === 0 ? 4 : n % 2 === 0 ? 2 : 1);
 
-export function planEngine(c: Checkpoint, sources: Sources, r: Resolution, format: EngineFormat): EnginePlan {
+export function planEngine(
+  c: Checkpoint,
+  sources: Sources,
+  r: Resolution,
+  format: EngineFormat,
+  most: (total: number) => number = shardBytes,
+): EnginePlan {
   const modelType = c.config.family;
   const consumers = new Map<string, string[]>();
   const unchanged =
@@ -223,7 +229,7 @@ export function planEngine(c: Checkpoint, sources: Sources, r: Resolution, forma
   const order = (u: Unit): number => fileOrder.get(u.place[0]) ?? 0;
   units.sort((a, b) => order(a) - order(b) || a.place[1] - b.place[1]);
   const total = units.reduce((n, u) => n + u.pieces.reduce((k, p) => k + p.size, 0), 0);
-  const limit = shardBytes(total);
+  const limit = most(total);
   const groups: Unit[][] = [];
   let size = 0;
   for (const u of units) {
@@ -324,10 +330,10 @@ function linkedPlan(c: Checkpoint, r: Resolution): EnginePlan {
 }
 
 /** A container's files: cut between tensors, each tensor made of runs of rows in order. */
-export function planPacking(sources: Sources, r: Resolution, packing: Packing): EnginePlan {
+export function planPacking(sources: Sources, r: Resolution, packing: Packing, most: (total: number) => number = shardBytes): EnginePlan {
   const byName = new Map(r.chosen.map(x => [x.source.logical.name, x]));
   const groups: PackedTensor[][] = [];
-  const limit = shardBytes(packing.tensors.reduce((n, t) => n + t.size, 0));
+  const limit = most(packing.tensors.reduce((n, t) => n + t.size, 0));
   let size = 0;
   for (const t of packing.tensors) {
     const last = groups.at(-1);

@@ -14,6 +14,8 @@ export interface Wish {
   readonly chip?: string;
   readonly runtime?: string;
   readonly mtp?: 'keep' | 'quantise' | 'drop';
+  readonly shardBytes?: number;
+  readonly jobs?: number;
 }
 export interface Made {
   /** engine/ of the bundle. */
@@ -39,7 +41,8 @@ const optionsOf = (w: Wish, out: string): CompileOptions => ({
   allowPhantomKeys: false,
   version: 'test',
   noCache: true,
-  jobs: 0,
+  jobs: w.jobs ?? 0,
+  ...(w.shardBytes === undefined ? {} : { shardBytes: w.shardBytes }),
 });
 /** A compiled directory; or the sentences that it was refused with. */
 export async function make(checkpoint: string, w: Wish, out: string): Promise<Made | string> {

@@ -93,3 +93,27 @@ export const moe16 = {
   torch_dtype: 'float32',
   vocab_size: 128,
 } as const;
+
+/** V2-Lite in small, as many layers as the real one: llama.cpp tells it by them. */
+export const lite27 = {
+  ...moe16,
+  architectures: ['DeepseekV2ForCausalLM'],
+  model_type: 'deepseek_v2',
+  hidden_size: 32,
+  intermediate_size: 32,
+  kv_lora_rank: 32,
+  moe_intermediate_size: 32,
+  n_group: 1,
+  n_routed_experts: 4,
+  num_attention_heads: 2,
+  num_experts_per_tok: 2,
+  num_hidden_layers: 27,
+  num_key_value_heads: 2,
+  q_lora_rank: null,
+  qk_nope_head_dim: 32,
+  qk_rope_head_dim: 16,
+  routed_scaling_factor: 1,
+  topk_group: 1,
+  topk_method: 'greedy',
+  v_head_dim: 32,
+} as const;

@@ -413,6 +413,7 @@ const cuts: Readonly<Record<string, readonly string[]>> = {
   qwen2: [`${contraction}|\\p{N}${ending}`],
   'llama-bpe': [`${contraction}|\\p{N}{1,3}${ending}`],
 };
+export const ggufPreNames: readonly string[] = Object.keys(cuts);
 /** The same pattern is written with line ends as they are or escaped, and with quotes escaped or not. */
 const spelled = (regex: string): string =>
   regex
