@@ -53,7 +53,7 @@ interface Kept {
   readonly places: readonly { readonly path: string; readonly identity: string }[];
   readonly result: Made['result'];
 }
-const mostPlaces = 4;
+const mostPlaces = 8;
 
 /** Digests of source files, and files made of known content. */
 export class Cache {
