@@ -43,6 +43,7 @@ const roles: readonly Role[] = [
   'table',
 ];
 const tos = ['keep', 'bf16', 'f16', 'f32', 'int8', 'int4', 'fp8', 'mxfp4', 'mxfp8', 'q8_0', 'q4_0'] as const;
+const scales = ['f32', 'bf16', 'e8m0', 'e8m0-in-f32'] as const;
 const ruleFields = ['roles', 'tensors', 'to', 'group', 'block', 'scale', 'zero', 'search'];
 const recipeFields = ['format', 'name', 'rules', 'otherwise', 'mtp', 'activations', '$schema', 'about'];
 
@@ -106,7 +107,7 @@ export function parseRecipe(text: string, file: string): Recipe {
       ...(typeof tensors?.value === 'string' ? { tensors: tensors.value } : {}),
       ...(group ? { group: group.value as number } : {}),
       ...(sides ? { block: sides as unknown as readonly [number, number] } : {}),
-      ...(r.has('scale') ? { scale: word(r.get('scale'), ['f32', 'bf16', 'e8m0'], 'scale', 'f32') } : {}),
+      ...(r.has('scale') ? { scale: word(r.get('scale'), scales, 'scale', 'f32') } : {}),
       ...(zero ? { zero: zero.value as boolean } : {}),
       ...(r.has('search') ? { search: word(r.get('search'), ['absmax', 'mse', 'gptq'], 'search', 'absmax') } : {}),
     };

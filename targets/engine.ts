@@ -151,7 +151,8 @@ export interface Rule {
   readonly group?: number;
   /** Rows and columns that share a scale: int8 and fp8. */
   readonly block?: readonly [number, number];
-  readonly scale?: 'f32' | 'bf16' | 'e8m0';
+  /** `e8m0-in-f32`: powers of two that stand in F32, as DeepSeek-V3.1 has them. */
+  readonly scale?: 'f32' | 'bf16' | 'e8m0' | 'e8m0-in-f32';
   readonly zero?: boolean;
   readonly search?: 'absmax' | 'mse' | 'gptq';
 }

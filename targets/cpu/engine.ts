@@ -16,6 +16,12 @@ const safetensors: EngineFormat = {
     if (storageOf(form) === null) return 'the project’s own program reads no zero points';
     if (form.kind === 'coded' && form.element === 'i8' && (form.block[0] !== 1 || form.block[1] !== 0))
       return 'the project’s own program reads int8 with one scale a row';
+    if (form.kind === 'coded' && form.element === 'i4' && ![32, 64, 128].includes(form.block[1]))
+      return 'the project’s own program reads int4 in groups of 32, 64 and 128';
+    if (form.kind === 'coded' && form.element === 'f8e4m3' && form.block.join() !== '128,128')
+      return 'the project’s own program reads fp8 in blocks of 128 x 128';
+    if (form.kind === 'coded' && (form.element === 'i4' || form.element === 'i8') && form.scale === 'e8m0')
+      return 'the project’s own program reads whole codes with scales in f32 or bf16';
     return shapeObjection(t, form);
   },
   refuses: () => null,
