@@ -20,6 +20,7 @@ import { type Fingerprint, openWork, sweepPlace, Unfinished, type Work } from '.
 import type { ModelConfig } from './checkpoint/config.js';
 import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
+import { formatOf } from './conformance.js';
 import {
   account,
   checkEngine,
@@ -213,7 +214,12 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch)
     const usual = reads?.recipe ?? target.engines.recipe;
     const usualFormat = target.engines.formatOf[o.quantise ?? usual];
     const asked = o.format ?? (reads && !reads.formats.includes(usualFormat ?? '') ? reads.formats[0] : usualFormat);
-    const format = asked ? target.engines.formats.find(f => f.name === asked) : target.engines.formats[0];
+    // what is passed on keeps the form it has
+    const format = asked
+      ? target.engines.formats.find(f => f.name === asked)
+      : (o.quantise ?? usual) === 'none'
+        ? formatOf(checkpoint.dir, target)
+        : target.engines.formats[0];
     if (!format) throw new Refusal([unknownFormat(target, o.format as string)]);
     const wishes = { ...(o.mtp ? { mtp: o.mtp } : {}), ...(o.search ? { search: o.search } : {}) };
     let recipe = findRecipe(o.quantise ?? usual, target.name, target.engines, wishes);
