@@ -50,7 +50,10 @@ export async function run(args: readonly string[], version: string): Promise<num
     .option('--runtime <name>', 'engine that reads the directory, name or name@version: vllm, sglang, vllm-ascend@0.23, llama.cpp, …')
     .option('--format <name>', "form of the engine's directory, where an engine reads several")
     .addOption(new Option('--search <how>', 'how scales are found').choices(['absmax', 'mse', 'gptq']))
-    .option('--calibration <file>', 'text that the model is run over, so that columns count by how much they are used')
+    .option(
+      '--calibration <file>',
+      'text that the model is run over, so that columns count by how much comes in there; or the calibration.safetensors of a bundle',
+    )
     .option('--budget <bpw>', 'bits a weight that all linears may take, as 4.5 or 4.5bpw; storages are chosen by measured error', bits)
     .option('--gate <file>', 'refuse (exit 6) when an error figure is worse than in this baseline')
     .option('--baseline <file>', 'write the error figures as a baseline')
