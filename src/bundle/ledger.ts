@@ -97,18 +97,30 @@ export function writeLedger(path: string, sources: readonly SourceLine[], output
     if (size === undefined) wrong.push(`${s.source} is no tensor of the checkpoint`);
     else if (size !== s.bytes[1] - s.bytes[0]) wrong.push(`${s.source} has another size`);
     if ((s.to.length === 0) === (s.dropped === undefined))
-      wrong.push(`${s.source} is ${s.dropped ? 'used and dropped' : 'neither used nor dropped'}`);
+      wrong.push(`${s.source} is ${s.dropped === undefined ? 'neither used nor dropped' : 'used and dropped'}`);
+    if (s.dropped === '') wrong.push(`${s.source} is dropped without a reason`);
     if (!/^[0-9a-f]{64}$/.test(s.sha256)) wrong.push(`${s.source} was not read`);
   }
   for (const name of expected.sources.keys()) if (!seen.has(name)) wrong.push(`${name} is not in the ledger`);
+  const into = new Map(sources.map(s => [s.source, new Set(s.to)]));
   const made = new Map<string, OutputLine>();
   for (const o of outputs) {
     if (made.has(o.output)) wrong.push(`${o.output} is written twice`);
     made.set(o.output, o);
-    for (const f of o.from) if (!seen.has(f)) wrong.push(`${o.output} is made of ${f}, which is no source`);
+    if (!expected.files.has(o.file)) wrong.push(`${o.output} is in ${o.file}, which is not written`);
+    if (o.recipe === '') wrong.push(`${o.output} has no line of the recipe`);
+    for (const f of o.from) {
+      if (!into.has(f)) wrong.push(`${o.output} is made of ${f}, which is no source`);
+      else if (!into.get(f)?.has(o.output)) wrong.push(`${o.output} is made of ${f}, which did not go into it`);
+    }
   }
   for (const s of sources)
-    for (const t of s.to) if (!t.startsWith('(') && !made.has(t)) wrong.push(`${s.source} went into ${t}, which is not there`);
+    for (const t of s.to) {
+      if (t.startsWith('(')) continue;
+      const o = made.get(t);
+      if (!o) wrong.push(`${s.source} went into ${t}, which is not there`);
+      else if (!o.from.includes(s.source)) wrong.push(`${s.source} went into ${t}, which is not made of it`);
+    }
   const headers = new Map<string, number>();
   const gap = (expected.alignment ?? 1) - 1;
   for (const [file, size] of expected.files) {

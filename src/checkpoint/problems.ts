@@ -286,5 +286,17 @@ export const stackDisagrees = (stack: string, a: string, as: string, b: string, 
     why: 'All experts of a layer are one stack with one storage.',
     next: 'Convert the checkpoint so that they agree.',
   });
+export const dtypeAlone = (
+  tensor: string,
+  is: string,
+  others: string,
+  peer: string,
+  place: { file: string; bytes: readonly [number, number] },
+): Problem =>
+  problem('HK3309', `${tensor} is ${is}, but ${peer} and others are ${others}`, {
+    places: tensorPlaces(place, null),
+    why: 'The same bytes are other values in another dtype; in a checkpoint that was written at once these agree.',
+    next: 'Check where the tensor comes from, or convert it to the dtype of the others.',
+  });
 export const sameTensor = (a: string, b: string, name: string): Problem =>
   problem('HK3308', `${a} and ${b} are two spellings of ${name}`, { why: 'Which one counts is not said.', next: 'Remove one of them.' });

@@ -129,6 +129,10 @@ export class Weights {
       this.found.push(problems.tensorDtype(t.name, t.dtype, ['BF16', 'F16', 'F32', 'F8_E4M3', 'I8'], t));
       return null;
     }
+    if (scale && !Object.hasOwn(scaleOf, scale.dtype)) {
+      this.found.push(problems.tensorDtype(scale.name, scale.dtype, ['F32', 'F8_E8M0', 'BF16'], scale));
+      return null;
+    }
     const half = t.dtype === 'I8' && scale?.dtype === 'F8_E8M0';
     const stored = half || (t.dtype === 'I8' && !scale && release === 'fp4') ? [rows, columns / 2] : shape;
     if (!same(t.shape, stored)) return wrongShape(stored);
@@ -323,6 +327,26 @@ export class Weights {
     const unknown: Problem[] = [];
     for (const [name, t] of this.#tensors ?? [])
       if (!this.#used.has(name)) unknown.push(problems.tensorUnknown(t.name, t.dtype, t.shape, t));
-    return [...this.found, ...unknown];
+    return [...this.found, ...unknown, ...this.#alone()];
+  }
+  /** Plain tensors whose dtype is not that of the same tensor in other layers, and half floats of both kinds in one checkpoint. */
+  #alone(): readonly Problem[] {
+    const groups = new Map<string, TensorEntry[]>();
+    const put = (group: string, t: TensorEntry): void => void (groups.get(group)?.push(t) ?? groups.set(group, [t]));
+    for (const [name, t] of this.#tensors ?? []) {
+      if (!Object.hasOwn(plainOf, t.dtype)) continue;
+      put(name.replace(/\d+/g, 'N'), t);
+      if (t.dtype !== 'F32') put('', t);
+    }
+    const found = new Map<string, Problem>();
+    for (const list of groups.values()) {
+      const count = new Map<string, number>();
+      for (const t of list) count.set(t.dtype, (count.get(t.dtype) ?? 0) + 1);
+      if (count.size < 2) continue;
+      const [usual] = [...count].reduce((a, b) => (b[1] > a[1] ? b : a));
+      const peer = list.find(t => t.dtype === usual) as TensorEntry;
+      for (const t of list) if (t.dtype !== usual) found.set(t.name, problems.dtypeAlone(t.name, t.dtype, usual, peer.name, t));
+    }
+    return [...found.values()];
   }
 }
