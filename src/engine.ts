@@ -9,6 +9,8 @@ import { type Cache, identity } from './bundle/cache.js';
 import { linkOrCopy, writeText } from './bundle/directory.js';
 import { type Figures, type OutputLine, type SourceLine, type Totals, writeLedger } from './bundle/ledger.js';
 import { Unfinished, type Work } from './bundle/work.js';
+import type { Family } from './checkpoint/config.js';
+import { canonicalName } from './checkpoint/names.js';
 import { readAt, readHeader } from './checkpoint/safetensors.js';
 import type { Checkpoint } from './checkpoint/shards.js';
 import { type EnginePlan, workingSet } from './engine-plan.js';
@@ -515,7 +517,10 @@ export function checkEngine(
   const d = openEngineDirectory(dir, sampled);
   try {
     // what may be absent and is, is not asked for
-    const there = (t: LogicalTensor): boolean => d.tensors.has(t.name) || d.tensors.has(t.name.replace(/\.weight$/, '.weight_packed'));
+    const names = new Set(
+      [...d.tensors.keys()].map(n => canonicalName(n, model.modelType as Family).replace(/\.weight_packed$/, '.weight')),
+    );
+    const there = (t: LogicalTensor): boolean => names.has(t.name);
     const tensors = model.tensors.filter(t => !t.optional || there(t));
     return format.check(d, { ...model, tensors }, chip, runtime).map(broken);
   } finally {

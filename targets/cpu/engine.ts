@@ -1,9 +1,25 @@
 // The CPU's directories: safetensors that the project's own program maps, and GGUF for llama.cpp.
 import type { Form } from '../../ir/form.js';
 import { storageOf } from '../../ir/form.js';
-import { type EngineFormat, type Engines, type LogicalTensor, linearRoles, type Rule } from '../engine.js';
+import { type Chosen, type EngineFormat, type Engines, type LogicalTensor, linearRoles, type Rule } from '../engine.js';
 import { compressedTensors, deepseek, shapeObjection, usualForm } from '../tensors.js';
+import { checkPlain } from './conformance.js';
 import { gguf } from './gguf-format.js';
+
+/** V4's config names what its experts are in; a form that it has no word for is not named. */
+function withExperts(config: Record<string, unknown>, chosen: readonly Chosen[]): Record<string, unknown> {
+  const elements = new Set(
+    chosen
+      .filter(c => c.tensor.role === 'expert')
+      .map(({ form, source: { storage } }) =>
+        form.kind === 'coded' ? form.element : form.kind === 'keep' && storage.kind === 'scaled' ? storage.element : 'plain',
+      ),
+  );
+  const [only] = elements;
+  const { expert_dtype: _, ...rest } = config;
+  if (elements.size !== 1 || (only !== 'f4e2m1' && only !== 'f8e4m3')) return rest;
+  return { ...rest, expert_dtype: only === 'f4e2m1' ? 'fp4' : 'fp8' };
+}
 
 const safetensors: EngineFormat = {
   name: 'safetensors',
@@ -29,8 +45,11 @@ const safetensors: EngineFormat = {
     if (form.kind !== 'coded') return [];
     return form.element === 'f8e4m3' || form.element === 'f4e2m1' ? deepseek(t, form, modelType) : compressedTensors(t, form);
   },
-  files: config => ({ config, extra: [] }),
-  check: () => [],
+  files: (config, chosen, _recipe, modelType) => ({
+    config: modelType === 'deepseek_v4' ? withExperts(config, chosen) : config,
+    extra: [],
+  }),
+  check: (dir, model) => checkPlain(dir, model),
 };
 
 const rules = (to: Rule['to'], more: Partial<Rule> = {}): readonly Rule[] => [{ roles: linearRoles, to, ...more }];
