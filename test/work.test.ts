@@ -21,6 +21,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, describe, expect, it } from '@jest/globals';
 import { checkOutput, linkOrCopy } from '../src/bundle/directory.js';
 import { type Finished, openWork, sweepPlace, type Work, workPlace } from '../src/bundle/work.js';
+import { runPool } from '../src/numeric/pool.js';
 
 const root = mkdtempSync(join(tmpdir(), 'hkgai-work-'));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -280,6 +281,48 @@ describe('an output that must not be written', () => {
     writeFileSync(join(dir, 'file'), '');
     symlinkSync('file', join(dir, 'to-file'));
     for (const f of ['file', 'to-file']) expect(() => checkOutput(join(dir, f), model, true)).toThrow(/HK2103/);
+  });
+});
+
+describe('a file that is made', () => {
+  const make = (dir: string): Promise<void> =>
+    runPool(
+      [
+        {
+          index: 0,
+          path: 'made',
+          size: 6,
+          source: 3,
+          steps: [
+            { kind: 'put', out: 0, bytes: Buffer.from('new') },
+            { kind: 'copy', source: { tensor: 't', file: 'source', bytes: [0, 3] }, out: 3 },
+          ],
+        },
+      ],
+      {
+        from: dir,
+        to: dir,
+        jobs: 0,
+        statistics: {},
+        piece: 1 << 19,
+        finished: () => {},
+        progress: () => {},
+        signal: new AbortController().signal,
+      },
+    );
+  it('where an unfinished run left a link to an earlier one does not write through it', async () => {
+    const dir = dirname(fresh());
+    writeFileSync(join(dir, 'source'), 'abc');
+    writeFileSync(join(dir, 'earlier'), 'precious');
+    await linkOrCopy(join(dir, 'earlier'), join(dir, 'made'), 'link');
+    await make(dir);
+    expect([readFileSync(join(dir, 'earlier'), 'utf8'), readFileSync(join(dir, 'made'), 'utf8')]).toEqual(['precious', 'newabc']);
+  });
+  it('and fails on the way takes no room', async () => {
+    const dir = dirname(fresh());
+    writeFileSync(join(dir, 'source'), 'ab');
+    await expect(make(dir)).rejects.toMatchObject({ code: 'EIO', syscall: 'read' });
+    expect(readdirSync(dir)).toEqual(['source']);
   });
 });
 
