@@ -3,7 +3,6 @@
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { formName } from '../ir/form.js';
 import type { Graph, Limits } from '../ir/graph.js';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Program } from '../ir/program.js';
@@ -39,7 +38,7 @@ import { type BuildOptions, buildModel, defaultLimits, type Model } from './mode
 import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions } from './passes/index.js';
-import { findRecipe, notLegal, type Resolution, resolve, sentence } from './recipe.js';
+import { findRecipe, notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
 import { refuseGptqAlone, refuseGptqForms, type Statistics, writeStatistics } from './statistics.js';
 
 export { targets } from '../targets/index.js';
@@ -212,17 +211,18 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch)
     const runtime = runtimes[i] ?? null;
     const reads = runtime ? target.engines.runtimes[runtime.name] : undefined;
     const usual = reads?.recipe ?? target.engines.recipe;
-    const usualFormat = target.engines.formatOf[o.quantise ?? usual];
+    const wishes = { ...(o.mtp ? { mtp: o.mtp } : {}), ...(o.search ? { search: o.search } : {}) };
+    let recipe = findRecipe(o.quantise ?? usual, target.name, target.engines, wishes);
+    const own = target.engines.formats.some(f => f.name === recipe.engine) ? recipe.engine : undefined;
+    const usualFormat = own ?? target.engines.formatOf[o.quantise ?? usual];
     const asked = o.format ?? (reads && !reads.formats.includes(usualFormat ?? '') ? reads.formats[0] : usualFormat);
     // what is passed on keeps the form it has
     const format = asked
       ? target.engines.formats.find(f => f.name === asked)
-      : (o.quantise ?? usual) === 'none'
+      : recipe.name === 'none'
         ? formatOf(checkpoint.dir, target)
         : target.engines.formats[0];
     if (!format) throw new Refusal([unknownFormat(target, o.format as string)]);
-    const wishes = { ...(o.mtp ? { mtp: o.mtp } : {}), ...(o.search ? { search: o.search } : {}) };
-    let recipe = findRecipe(o.quantise ?? usual, target.name, target.engines, wishes);
     if (o.budget) {
       watch.step(`measure what each role can bear, for ${o.budget} bits a weight`);
       const { budgeted } = await import('./budget.js');
@@ -328,7 +328,7 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
       allowPhantomKeys: o.allowPhantomKeys,
     });
     const { totals, figures } = account(p.checkpoint, a.plan, results, join(at, 'ledger.jsonl'));
-    writeText(at, 'recipe.json', `${JSON.stringify({ ...a.recipe, resolved: resolved(a.resolution) }, null, 2)}\n`);
+    writeText(at, 'recipe.json', `${JSON.stringify(savedRecipe(a.recipe, a.format, a.resolution), null, 2)}\n`);
     for (const r of results.values()) known.set(`${a.directory}/engine/${r.path}`, { sha256: r.sha256, bytes: r.bytes });
     collect();
     watch.step(`hold ${a.directory}/engine against the rules of ${a.format.name}`);
@@ -397,17 +397,6 @@ function sweep(at: string, plan: EnginePlan): void {
   for (const f of existsSync(join(at, 'engine')) ? readdirSync(join(at, 'engine')) : [])
     if (!weights.has(f)) rmSync(join(at, 'engine', f), { recursive: true, force: true });
   rmSync(join(at, '..', 'bundle.json'), { force: true });
-}
-/** What a resolved recipe came to: forms by role, with how many tensors each. */
-function resolved(r: Resolution): readonly { readonly role: string; readonly form: string; readonly tensors: number }[] {
-  const count = new Map<string, { readonly role: string; readonly form: string; tensors: number }>();
-  for (const x of r.chosen) {
-    const form = formName(x.form);
-    const seen = count.get(`${x.tensor.role} ${form}`) ?? { role: x.tensor.role, form, tensors: 0 };
-    seen.tensors++;
-    count.set(`${x.tensor.role} ${form}`, seen);
-  }
-  return [...count.values()].sort((a, b) => (a.role + a.form < b.role + b.form ? -1 : 1));
 }
 /** What of a run besides its steps changes bytes: the statistics. */
 const recipeKey = (statistics: Readonly<Record<string, Float32Array>>): string => {

@@ -159,6 +159,8 @@ export interface Rule {
 export interface Recipe {
   readonly format: 'hkgai-recipe-1';
   readonly name: string;
+  /** The engine format it was written for; a target without it takes its usual one. */
+  readonly engine?: string;
   readonly rules: readonly Rule[];
   /** Matrices that no rule fits. */
   readonly otherwise: 'keep' | 'bf16' | 'f16';
