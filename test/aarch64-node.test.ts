@@ -18,8 +18,8 @@ const reason = ((): string | null => {
   const said = spawnSync(program, [...args, '-p', 'process.arch'], { encoding: 'utf8' });
   return said.stdout?.trim() === 'arm64' ? null : `${node} does not start under qemu: ${said.stderr?.trim().split('\n')[0]}`;
 })();
-const work = mkdtempSync(join(tmpdir(), 'hkgai-aarch64-node-'));
-afterAll(() => rmSync(work, { recursive: true }));
+const work = reason === null ? mkdtempSync(join(tmpdir(), 'hkgai-aarch64-node-')) : '';
+afterAll(() => rmSync(work, { recursive: true, force: true }));
 
 (reason === null ? describe : describe.skip)(reason === null ? 'on an aarch64 Node' : `on an aarch64 Node: skipped, ${reason}`, () => {
   for (const [name, model, ...args] of [
