@@ -267,19 +267,15 @@ for (const fixture of ['hkgai-nano-fp8', 'tiny/v3-tiny-fp8', 'tiny/v4-tiny-fp8fp
     });
   });
 
-describe('one layer in a wider float', () => {
-  it('is refused though its values are the same', async () => {
+describe('one tensor whose header says the other half float', () => {
+  it('is refused: its bytes would be other numbers, and nothing else shows it', async () => {
     const m = new Model('hkgai-nano');
     const name = 'model.layers.1.self_attn.o_proj.weight';
-    m.change(t => {
-      if (t.name !== name) return t;
-      const wide = new Uint8Array(t.bytes.length * 2);
-      for (let i = 0; i < t.bytes.length; i += 2) wide.set(t.bytes.subarray(i, i + 2), i * 2 + 2);
-      return { ...t, dtype: 'F32', bytes: wide };
-    });
+    m.change(t => (t.name === name ? { ...t, dtype: 'F16' } : t));
     const problems = await refused(m.dir, 'cpu');
     expect(problems.map(p => p.code)).toEqual(['HK3309']);
-    expect(problems[0]?.what).toContain(`${name} is F32, but `);
+    expect(problems[0]?.what).toContain(`${name} is F16, but `);
+    expect(problems[0]?.places[0]?.bytes).toBeDefined();
   });
 });
 
