@@ -329,23 +329,26 @@ export class Weights {
       if (!this.#used.has(name)) unknown.push(problems.tensorUnknown(t.name, t.dtype, t.shape, t));
     return [...this.found, ...unknown, ...this.#alone()];
   }
-  /** Plain tensors whose dtype is not that of the same tensor in other layers, and half floats of both kinds in one checkpoint. */
+  /**
+   * The one half float of another kind among many: the one F16 tensor in a BF16 checkpoint, or among the same tensors of other layers and experts.
+   * Both have two bytes, so nothing else shows that a header was edited. Several that differ are somebody's choice.
+   */
   #alone(): readonly Problem[] {
     const groups = new Map<string, TensorEntry[]>();
     const put = (group: string, t: TensorEntry): void => void (groups.get(group)?.push(t) ?? groups.set(group, [t]));
     for (const [name, t] of this.#tensors ?? []) {
-      if (!Object.hasOwn(plainOf, t.dtype)) continue;
-      put(name.replace(/\d+/g, 'N'), t);
-      if (t.dtype !== 'F32') put('', t);
+      if (t.dtype !== 'BF16' && t.dtype !== 'F16') continue;
+      const layer = /(?:^|\.)layers\.(\d+)\./.exec(name);
+      const block = name.startsWith('mtp.') || (layer !== null && Number(layer[1]) >= this.#config.layers) ? 'mtp ' : '';
+      put(block + name.replace(/\d+/g, 'N'), t);
+      put('', t);
     }
     const found = new Map<string, Problem>();
     for (const list of groups.values()) {
-      const count = new Map<string, number>();
-      for (const t of list) count.set(t.dtype, (count.get(t.dtype) ?? 0) + 1);
-      if (count.size < 2) continue;
-      const [usual] = [...count].reduce((a, b) => (b[1] > a[1] ? b : a));
-      const peer = list.find(t => t.dtype === usual) as TensorEntry;
-      for (const t of list) if (t.dtype !== usual) found.set(t.name, problems.dtypeAlone(t.name, t.dtype, usual, peer.name, t));
+      const f16 = list.filter(t => t.dtype === 'F16');
+      const odd = f16.length === 1 ? f16[0] : list.length - f16.length === 1 ? list.find(t => t.dtype === 'BF16') : undefined;
+      const peer = list.find(t => t !== odd);
+      if (odd && peer && list.length > 3) found.set(odd.name, problems.dtypeAlone(odd.name, odd.dtype, peer.dtype, peer.name, odd));
     }
     return [...found.values()];
   }
