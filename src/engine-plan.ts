@@ -197,6 +197,8 @@ export const shardBytes = (total: number): number => Math.max(256 << 20, Math.mi
 /** The largest power of two up to 8 that divides n. */
 const alignment = (n: number): number => (n % 8 === 0 ? 8 : n % 4 === 0 ? 4 : n % 2 === 0 ? 2 : 1);
 
+const least = (u: Unit): number => u.pieces.reduce((n, p) => Math.min(n, alignment(p.size)), 8);
+
 export function planEngine(
   c: Checkpoint,
   sources: Sources,
@@ -226,8 +228,8 @@ export function planEngine(
     );
   for (const t of sources.carried) units.push(...kept(null, t, [], c, 'carried: no program of ours reads it'));
   const fileOrder = new Map(c.files.map((f, i) => [f, i]));
-  const order = (u: Unit): number => fileOrder.get(u.place[0]) ?? 0;
-  units.sort((a, b) => order(a) - order(b) || a.place[1] - b.place[1]);
+  const order = new Map(units.map(u => [u, fileOrder.get(u.place[0]) ?? 0]));
+  units.sort((a, b) => (order.get(a) as number) - (order.get(b) as number) || a.place[1] - b.place[1]);
   const total = units.reduce((n, u) => n + u.pieces.reduce((k, p) => k + p.size, 0), 0);
   const limit = most(total);
   const groups: Unit[][] = [];
@@ -250,8 +252,8 @@ export function planEngine(
   let bytes = 0;
   for (const [i, g] of groups.entries()) {
     const path = groups.length === 1 ? 'model.safetensors' : `model-${pad(i + 1)}-of-${pad(groups.length)}.safetensors`;
-    const least = (u: Unit): number => Math.min(...u.pieces.map(p => alignment(p.size)));
-    const sorted = [...g].sort((a, b) => least(b) - least(a)); // stable: what is not whole words comes last, all stays aligned
+    // in the order of the source, save that what is not whole words comes last: all stays aligned
+    const sorted = [8, 4, 2, 1].flatMap(n => g.filter(u => least(u) === n));
     const header = headerBytes(sorted.flatMap(u => u.pieces));
     let at = header.length;
     const steps: Step[] = [{ kind: 'put', out: 0, bytes: header }];
@@ -274,7 +276,15 @@ export function planEngine(
         });
         return here;
       });
-      for (const f of u.from) consumers.set(f, [...(consumers.get(f) ?? []), ...u.pieces.map(p => p.name)]);
+      for (const f of u.from) {
+        const list = consumers.get(f);
+        if (list === undefined)
+          consumers.set(
+            f,
+            u.pieces.map(p => p.name),
+          );
+        else for (const p of u.pieces) list.push(p.name);
+      }
       steps.push(...u.steps(places));
     }
     files.push({ index: i, path, size: at, steps, source: g.reduce((n, u) => n + u.source, 0) });
@@ -295,8 +305,10 @@ export function planEngine(
 function linkedPlan(c: Checkpoint, r: Resolution): EnginePlan {
   const all = [...c.tensors.values()];
   const rules = new Map(r.chosen.flatMap(x => [x.source.entry, ...x.source.with].map(t => [t.name, x.rule] as const)));
+  const byFile = new Map(c.files.map(f => [f, [] as TensorEntry[]]));
+  for (const t of all) byFile.get(t.file)?.push(t);
   const files = c.files.map((file, index): FileWork => {
-    const here = all.filter(t => t.file === file).sort((a, b) => a.bytes[0] - b.bytes[0]);
+    const here = (byFile.get(file) as TensorEntry[]).sort((a, b) => a.bytes[0] - b.bytes[0]);
     const end = here.reduce((n, t) => Math.max(n, t.bytes[1]), 0);
     return {
       index,
