@@ -283,6 +283,9 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
   }
 }
 
+/** Tensors that a run reads or writes. */
+export const countTensors = (p: Prepared): number => p.checkpoint.tensors.size + p.aims.reduce((n, a) => n + a.plan.outputs.length, 0);
+
 interface Built extends Omit<Compiled, 'phases'> {
   readonly remember: readonly (() => void)[];
 }
@@ -300,6 +303,7 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
   const options: EngineOptions = {
     jobs: o.jobs ?? null,
     maxMemory: o.maxMemory ?? null,
+    tensors: countTensors(p),
     statistics,
     weights: o.weights,
     cache,

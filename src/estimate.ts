@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { formName } from '../ir/form.js';
-import { type CompileOptions, type Prepared, prepare, type Watch } from './compile.js';
+import { type CompileOptions, countTensors, type Prepared, prepare, type Watch } from './compile.js';
 import { threadsFor } from './engine.js';
 import type { FileWork, Step } from './numeric/steps.js';
 import { Stream } from './numeric/stream.js';
@@ -44,6 +44,7 @@ export async function estimate(model: string, o: CompileOptions, watch: Watch): 
     p.aims.flatMap(a => a.plan.files),
     o.jobs ?? null,
     o.maxMemory ?? null,
+    countTensors(p),
   );
   const source = all.reduce((n, f) => n + f.source, 0);
   let rate: number | null = null;

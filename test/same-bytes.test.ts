@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { Refusal } from '../ir/problem.js';
 import { readLedger } from '../src/bundle/ledger.js';
-import { type CompileOptions, compile, prepare } from '../src/compile.js';
+import { type CompileOptions, compile, countTensors, type Prepared, prepare } from '../src/compile.js';
 import { threadsFor } from '../src/engine.js';
 import type { FileWork } from '../src/numeric/steps.js';
 import { outputDigest } from './cli-process.js';
@@ -33,11 +33,13 @@ beforeAll(() => {
 });
 let outputs = 0;
 /** A bound of memory under which threads take pieces of this size; the least that will do where all matrices are smaller than a piece. */
-function memoryFor(files: readonly FileWork[], jobs: number, piece: number): number {
+function memoryFor(p: Prepared, jobs: number, piece: number): number {
+  const files = p.aims.flatMap(a => a.plan.files);
+  const tensors = countTensors(p);
   let least = Number.POSITIVE_INFINITY;
   for (let m = 400 << 20; m > 0; m -= 64 << 10) {
     try {
-      if (threadsFor(files, jobs, m).piece === piece) return m;
+      if (threadsFor(files, jobs, m, tensors).piece === piece) return m;
     } catch (e) {
       if (e instanceof Refusal) break;
       throw e;
@@ -70,15 +72,15 @@ for (const [name, more] of [
     const o = { ...base, ...more, targets: [...more.targets] };
     it('has one digest for 1, 2 and 7 threads, three sizes of piece, and in another directory', async () => {
       const one = await digestOf(model, { ...o, jobs: 1 });
-      const files = (await prepare(model, { ...o, out: '' }, quiet)).aims.flatMap(a => a.plan.files);
+      const p = await prepare(model, { ...o, out: '' }, quiet);
       const elsewhere = join(work, 'elsewhere', 'under another name');
       mkdirSync(join(work, 'elsewhere'), { recursive: true });
       cpSync(model, elsewhere, { recursive: true });
       const digests = {
         two: await digestOf(elsewhere, { ...o, jobs: 2 }),
         seven: await digestOf(model, { ...o, jobs: 7 }),
-        smallPieces: await digestOf(model, { ...o, jobs: 2, maxMemory: memoryFor(files, 2, 1 << 17) }),
-        smallestPiecesInThisThread: await digestOf(model, { ...o, jobs: 0, maxMemory: memoryFor(files, 0, 1 << 15) }),
+        smallPieces: await digestOf(model, { ...o, jobs: 2, maxMemory: memoryFor(p, 2, 1 << 17) }),
+        smallestPiecesInThisThread: await digestOf(model, { ...o, jobs: 0, maxMemory: memoryFor(p, 0, 1 << 15) }),
       };
       expect(digests).toEqual(Object.fromEntries(Object.keys(digests).map(k => [k, one])));
     });
