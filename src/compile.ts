@@ -226,7 +226,7 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch)
     if (o.budget) {
       watch.step(`measure what each role can bear, for ${o.budget} bits a weight`);
       const { budgeted } = await import('./budget.js');
-      recipe = await budgeted(checkpoint, sources, target, chip.name, format, recipe, runtime, o.budget);
+      recipe = budgeted(checkpoint, sources, target, chip.name, format, recipe, runtime, o.budget);
     }
     refuseGptqForms(recipe.rules, new Set(sources.tensors.map(t => t.logical.role)), r => format.form(r));
     const resolution = resolve(recipe, sources.tensors, format, engineModel, target.name, chip.name, runtime, false);

@@ -497,11 +497,12 @@ FP8 with scales that are powers of two, as DeepSeek-V3.1 stores them:
 
 ## A budget
 
-\`--budget B\` takes the recipe's format, MTP, activations and \`otherwise\`, and makes the rules itself: for each role of linears (attention, dense MLPs, shared experts, routed experts) it
-measures the squared relative error of int8, int4 in groups of 32 and 128, and mxfp4 on rows of the first, the middle and the last matrix, weighed by activation
-statistics where \`--calibration\` is given. Beginning with everything as \`otherwise\` has it, it takes the step that costs the least error for each bit saved, until
-all linears of the layers together take no more than B bits a weight, scales and shapes included, as they are written. MTP blocks are not counted unless \`mtp\` is \`quantise\`. Less
-than the smallest form that the engine has is refused (HK5103). A larger budget never gives a role fewer bits in sum: errors fall or stay.
+\`--budget B\` takes the recipe's \`otherwise\`, \`mtp\` and format, and makes the rules itself. For each role of linears (attention, dense MLPs, shared experts, routed experts) it
+measures what the forms of the format lose, as squared error over squared values on 256 rows of the first, the middle and the last matrix: int8, fp8, int4 in groups of 32 and
+128 and by rows, mxfp4 and so on; forms that a matrix of the role cannot have are left out. Beginning with everything as \`otherwise\` has it, the step that costs the least loss
+for each bit saved is taken until the linears of these roles together take no more than B bits a weight, counted as they are written with scales, zero points and
+shapes. MTP blocks are counted where \`mtp\` is \`quantise\`; \`kv_b_proj\`, indexers and what else stays plain are not. The steps do not depend on B, so a larger budget stops earlier and
+never loses more. Less than the smallest form is refused (HK5103). Activation statistics are not weighed in. Nothing is written while it measures, and of a large model only these rows are read.
 `;
 }
 it('docs/recipes.md is as the tables say (UPDATE=1 rewrites it)', () => {
