@@ -1,6 +1,7 @@
 // Blocks of f32 to codes and scales, with the figures of what was lost.
-import { E_F4E2M1, E_F8E4M3, E_I4, E_I4_ASYM, E_I4_BYTES, E_I8, F_COUNT, F_DEAD, F_LEAST, F_MAX_X, F_MOST, add, bytes16, countBad, kAbs, kMagic, kMagicBits, rounded, storeScale, sums } from './numbers';
+import { E_F4E2M1, E_F8E4M3, E_I4, E_I4_ASYM, E_I4_BYTES, E_I8, F_COUNT, F_DEAD, F_LEAST, F_MAX_X, F_MOST, S_BF16, S_BF16_AS_F32, S_F32, add, bytes16, countBad, kAbs, kMagic, kMagicBits, rounded, storeScale, sums } from './numbers';
 import { decodeRows } from './decode';
+import { int4Row } from './int4';
 import { absmaxScale, errorAsym, inside, largest, least, most, near, range, rangeHigh, rangeLow, searchedScale } from './search';
 
 export let accX: v128 = i32x4.splat(0), accE: v128 = i32x4.splat(0), accY: v128 = i32x4.splat(0), accM: v128 = i32x4.splat(0), accS: v128 = i32x4.splat(0);
@@ -101,8 +102,9 @@ export function encodeStrip(
 ): void {
   const each = block == 0 ? cols : block;
   accX = accE = accY = accM = accS = i32x4.splat(0);
-  let any: u32 = 0;
-  for (let c: u32 = 0, i: usize = 0; c < cols; c += each, i++) {
+  let top: u32 = 0;
+  if (element == E_I4 && !search && rows == 1 && block != 0 && block % 16 == 0 && cols % block == 0 && (scaleKind == S_F32 || scaleKind == S_BF16 || scaleKind == S_BF16_AS_F32)) top = int4Row(scaleKind, x, cols, block, d, sc, figures);
+  else for (let c: u32 = 0, i: usize = 0; c < cols; c += each, i++) {
     const n = min(each, cols - c), n16 = (n + 15) & ~15;
     const at = x + (<usize>c << 2), w = weights == 0 ? 0 : weights + (<usize>c << 2);
     const bits = largest(at, rows, pitch, n16);
@@ -110,7 +112,7 @@ export function encodeStrip(
       for (let r: u32 = 0; r < rows; r++) countBad(at + r * pitch, n, figures);
       continue;
     }
-    any |= bits;
+    top = max(top, bits);
     const am = reinterpret<f32>(bits);
     let scale: f32, zero: f32 = 0;
     if (element == E_I4_ASYM) {
@@ -153,9 +155,8 @@ export function encodeStrip(
     if (rows > 1 || i % 64 == 63) flush(figures); // sums of f32 stay short
   }
   flush(figures);
-  if (any == 0) add(figures + F_DEAD, 1);
-  const mx = largest(x, rows, pitch, (cols + 3) & ~3);
-  if (mx < 0x7f800000) store<f64>(figures + F_MAX_X, max(load<f64>(figures + F_MAX_X), <f64>reinterpret<f32>(mx)));
+  if (top == 0) add(figures + F_DEAD, 1);
+  store<f64>(figures + F_MAX_X, max(load<f64>(figures + F_MAX_X), <f64>reinterpret<f32>(top)));
   add(figures + F_COUNT, <f64>rows * <f64>cols);
 }
 export function flush(figures: usize): void {
