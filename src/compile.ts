@@ -39,6 +39,7 @@ import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions } from './passes/index.js';
 import { findRecipe, notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
+import { checkRoom } from './room.js';
 import { refuseGptqAlone, refuseGptqForms, type Statistics, writeStatistics } from './statistics.js';
 
 export { targets } from '../targets/index.js';
@@ -189,12 +190,13 @@ export interface Prepared {
   readonly identities: ReadonlyMap<string, string>;
 }
 
-/** Headers, graph, recipe and plan of every target: all that can be refused is refused here, before a byte is written. */
-export async function prepare(modelDir: string, o: CompileOptions, watch: Watch): Promise<Prepared> {
+/** Headers, graph, recipe and plan of every target: all that can be refused is refused here, before a byte is written. `headersOnly`: shards may end
+ *  after their headers. */
+export async function prepare(modelDir: string, o: CompileOptions, watch: Watch, headersOnly = false): Promise<Prepared> {
   const chosen = o.targets.map(resolveTarget);
   watch.step(`read the headers of ${modelDir}`);
   const identities = existsSync(modelDir) ? sourceIdentities(modelDir) : new Map<string, string>();
-  const checkpoint = openCheckpoint(modelDir, { allowPhantomKeys: o.allowPhantomKeys });
+  const checkpoint = openCheckpoint(modelDir, { allowPhantomKeys: o.allowPhantomKeys, headersOnly });
   buildOptions(checkpoint.config, o); // refuses limits that cannot be
   const model = buildModel(checkpoint.config, checkpoint.tensors);
   const sources = sourcesOf(checkpoint.config, model, checkpoint.tensors);
@@ -260,6 +262,7 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
   const p = await prepare(modelDir, o, watch);
   collect();
   phases.prepare = (performance.now() - began) / 1e3;
+  checkRoom(p, o.out, o.weights, o.noCache ? null : new Cache(), recipeKey({}));
   const work = openWork(o.out, fingerprint(p, o), o.restart === true, () => checkOutput(o.out, modelDir, o.force));
   try {
     const statistics = o.calibration ? await calibrated(p, o, watch) : noStatistics;

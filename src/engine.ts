@@ -87,7 +87,7 @@ export function threadsFor(
 }
 
 /** What a file is made of, if the content of its sources is known. */
-function contentOf(f: FileWork, known: (file: string, tensor: string) => string | null, recipe: string): string | null {
+export function contentOf(f: FileWork, known: (file: string, tensor: string) => string | null, recipe: string): string | null {
   const h = createHash('sha256').update(`${kernelsDigest()} ${recipe} ${f.size}\n`);
   const tensor = (file: string, name: string): boolean => {
     const sha = known(file, name);

@@ -1,20 +1,29 @@
 // What a compile would write, to the byte; what memory and disk it takes; and how long, from a rate measured on some of the model's own tensors.
-import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { formName } from '../ir/form.js';
+import { codedSizes, formName, ggufRow } from '../ir/form.js';
+import { elements, matrixBytes } from '../ir/storage.js';
 import { type CompileOptions, countTensors, type Prepared, prepare, type Watch } from './compile.js';
 import { threadsFor } from './engine.js';
 import type { FileWork, Step } from './numeric/steps.js';
 import { Stream } from './numeric/stream.js';
+import { isEnough, roomFor } from './room.js';
 
 export interface Estimate {
+  /** Bytes of all tensors that are read. */
   readonly source: number;
+  /** Shards end after their headers: all but the time is known. */
+  readonly headersOnly: boolean;
+  /** Bytes of the disk that the compile needs: weight files that are not linked, and ledgers, journal and programs, estimated from above. */
   readonly disk: number;
+  /** Free where the output goes; null where the system does not say. */
   readonly free: number | null;
+  readonly enough: boolean;
+  /** A bound of resident memory. */
   readonly peakMemory: number;
   readonly jobs: number;
-  /** Source bytes a second of one thread; null where nothing is converted. */
+  /** Source bytes a second of one thread; null where nothing is converted, or there is nothing to convert yet. */
   readonly rate: number | null;
   readonly sampled: number;
   readonly seconds: number | null;
@@ -23,7 +32,9 @@ export interface Estimate {
     readonly format: string;
     readonly recipe: string;
     readonly files: number;
+    /** Of weight files, to the byte. */
     readonly bytes: number;
+    readonly weightFiles: readonly { readonly path: string; readonly bytes: number }[];
     readonly notes: readonly string[];
     readonly forms: readonly {
       readonly role: string;
@@ -34,11 +45,14 @@ export interface Estimate {
     }[];
   }[];
 }
-/** Source bytes that are converted to learn the rate. */
+/** Source bytes that are converted to learn the rate, and of one tensor. */
 const sampleBytes = 48 << 20;
+const pieceBytes = 4 << 20;
 
 export async function estimate(model: string, o: CompileOptions, watch: Watch): Promise<Estimate> {
-  const p = await prepare(model, o, watch);
+  // a budget is found by measuring: then weights must be there
+  const p = await prepare(model, o, watch, !o.budget);
+  const { headersOnly } = p.checkpoint;
   const all = p.aims.filter(a => !a.plan.linked).flatMap(a => a.plan.files);
   const { jobs, peak } = threadsFor(
     p.aims.flatMap(a => a.plan.files),
@@ -49,24 +63,19 @@ export async function estimate(model: string, o: CompileOptions, watch: Watch): 
   const source = all.reduce((n, f) => n + f.source, 0);
   let rate: number | null = null;
   let sampled = 0;
-  if (all.length) {
+  if (all.length && !headersOnly) {
     watch.step('measure the rate on some tensors of this model');
     const m = await measure(p, all);
     rate = m.bytes / m.seconds;
     sampled = m.bytes;
   }
-  const disk = p.aims.reduce((n, a) => n + (a.plan.linked && o.weights !== 'copy' ? 0 : a.plan.bytes), 0);
-  let free: number | null = null;
-  try {
-    const s = statfsSync(o.out ? join(o.out, '..') : '.');
-    free = s.bavail * s.bsize;
-  } catch {
-    // a place that is not there yet
-  }
+  const room = roomFor(p, o.out || 'model', o.weights);
   return {
     source: [...p.checkpoint.tensors.values()].reduce((n, t) => n + t.bytes[1] - t.bytes[0], 0),
-    disk,
-    free,
+    headersOnly,
+    disk: room.weights + room.other - room.there,
+    free: room.free,
+    enough: isEnough(room),
     peakMemory: peak,
     jobs,
     rate,
@@ -92,6 +101,7 @@ export async function estimate(model: string, o: CompileOptions, watch: Watch): 
         recipe: a.recipe.name,
         files: a.plan.files.length,
         bytes: a.plan.bytes,
+        weightFiles: a.plan.files.map(f => ({ path: f.path, bytes: f.size })),
         notes: a.notes,
         forms: [...forms.values()]
           .sort((x, y) => y.bytes - x.bytes || (x.role < y.role ? -1 : 1))
@@ -101,41 +111,84 @@ export async function estimate(model: string, o: CompileOptions, watch: Watch): 
   };
 }
 
+/** The first rows of a large step, as a step of its own: whole blocks of the source and of what is made. null where it cannot be cut. */
+function cut(s: Step): Step | null {
+  if (s.kind === 'copy') {
+    const [from, to] = s.source.bytes;
+    return { ...s, source: { ...s.source, bytes: [from, Math.min(to, from + pieceBytes)] } };
+  }
+  if (s.kind !== 'matrix') return null;
+  const pitch = Math.ceil((s.columns * elements[s.storage.element].bits) / 8);
+  const rows = Math.max(128, Math.floor(pieceBytes / pitch / 128) * 128);
+  if (rows >= s.rows || s.take !== null || s.turn !== 'none') return s.rows * pitch <= sampleBytes ? s : null;
+  const { scale } = s.part;
+  const bytes = matrixBytes(s.storage, rows, s.columns);
+  const [from] = s.part.bytes;
+  return {
+    ...s,
+    rows,
+    part: {
+      ...s.part,
+      bytes: [from, from + bytes.codes],
+      ...(scale ? { scale: { ...scale, bytes: [scale.bytes[0], scale.bytes[0] + bytes.scales] } } : {}),
+    },
+  };
+}
+/** A step whose output begins at a place, and where that ends. */
+function placed(s: Step, at: number): readonly [Step, number] {
+  if (s.kind === 'copy') return [{ ...s, out: at }, at + s.source.bytes[1] - s.source.bytes[0]];
+  if (s.kind !== 'matrix') return [s, at];
+  const rows = s.take ? s.take[1] - s.take[0] : s.rows;
+  const { form } = s;
+  const none = { scales: null, zeros: null, sums: null };
+  if (form.kind === 'plain') return [{ ...s, regions: { codes: at, ...none } }, at + (rows * s.columns * elements[form.element].bits) / 8];
+  if (form.kind === 'gguf') return [{ ...s, regions: { codes: at, ...none } }, at + rows * ggufRow(form.type, s.columns)];
+  if (form.kind === 'keep') return [s, at];
+  const z = codedSizes(form, rows, s.columns);
+  const scales = at + z.codes;
+  const zeros = scales + z.scales;
+  const sums = zeros + z.zeros;
+  const chunks = s.regions.sums?.chunks ?? 0;
+  return [
+    { ...s, regions: { codes: at, scales, zeros: s.regions.zeros === null ? null : zeros, sums: chunks ? { at: sums, chunks } : null } },
+    sums + rows * chunks * 4,
+  ];
+}
 /** Convert steps from all over the plan into a place that is thrown away. */
 async function measure(p: Prepared, files: readonly FileWork[]): Promise<{ readonly bytes: number; readonly seconds: number }> {
   const steps = files.flatMap(f => f.steps.filter(s => s.kind === 'matrix' || s.kind === 'copy'));
   const size = (s: Step): number =>
     s.kind === 'matrix' ? s.part.bytes[1] - s.part.bytes[0] : s.kind === 'copy' ? s.source.bytes[1] - s.source.bytes[0] : 0;
+  // as much of what is converted and of what is copied as there is in the whole
+  const all = steps.reduce((n, s) => n + size(s), 0);
   const chosen: Step[] = [];
   let bytes = 0;
-  for (let stride = Math.max(1, Math.floor(steps.length / 64)), i = 0; i < steps.length && bytes < sampleBytes; i += stride) {
-    const s = steps[i] as Step;
-    if (size(s) > sampleBytes && chosen.length) continue;
-    chosen.push(s);
-    bytes += size(s);
+  for (const kind of ['matrix', 'copy'] as const) {
+    const some = steps.filter(s => s.kind === kind);
+    const share = (sampleBytes * some.reduce((n, s) => n + size(s), 0)) / all;
+    let taken = 0;
+    const stride = Math.max(1, Math.floor(some.length / 64));
+    for (let i = 0; i < some.length && taken < share; i += stride) {
+      const s = cut(some[i] as Step);
+      if (!s) continue;
+      chosen.push(s);
+      taken += size(s);
+    }
+    bytes += taken;
   }
   const work = mkdtempSync(join(tmpdir(), 'hkgai-plan-'));
   const stream = new Stream({ from: p.checkpoint.dir, to: work, statistics: () => null, stop: () => false, progress: () => {} });
   try {
     const once = async (list: readonly Step[]): Promise<number> => {
-      // each step at the start of the file: only the rate counts
-      const moved = list.map((s): Step => {
-        if (s.kind === 'copy') return { ...s, out: 0 };
-        if (s.kind !== 'matrix') return s;
-        const r = s.regions;
-        const base = Math.min(r.codes, r.scales ?? r.codes, r.zeros ?? r.codes, r.sums?.at ?? r.codes);
-        return {
-          ...s,
-          regions: {
-            codes: r.codes - base,
-            scales: r.scales === null ? null : r.scales - base,
-            zeros: r.zeros === null ? null : r.zeros - base,
-            sums: r.sums && { ...r.sums, at: r.sums.at - base },
-          },
-        };
+      // one after another, as in a file
+      let size = 0;
+      const moved = list.map(step => {
+        const [s, end] = placed(step, size);
+        size = end;
+        return s;
       });
       const begin = performance.now();
-      await stream.file({ index: 0, path: 'sample', size: 0, steps: moved, source: 0 });
+      await stream.file({ index: 0, path: 'sample', size, steps: moved, source: 0 });
       return (performance.now() - begin) / 1e3;
     };
     await once(chosen.slice(0, 1)); // the first call compiles

@@ -10,8 +10,10 @@ import {
   readdirSync,
   renameSync,
   rmSync,
+  statfsSync,
   truncateSync,
   utimesSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -211,15 +213,26 @@ const small = process.platform === 'linux' && process.getuid?.() === 0 ? mount('
 (small ? describe : describe.skip)(small ? 'a disk of its own' : 'a disk of its own: skipped, only root may mount one', () => {
   const at = small as string;
   const out = join(small ?? '', 'out');
-  it('that is full: exit 9, and with more room the run goes on', async () => {
+  it('that fills up: exit 9, and with more room the run goes on', async () => {
     for (const jobs of ['1', '2']) {
-      expect(spawnSync('mount', ['-o', 'remount,size=16m', at]).status).toBe(0);
-      const end = await hkgai(command(out, '-j', jobs), cache);
+      expect(spawnSync('mount', ['-o', 'remount,size=100m', at]).status).toBe(0);
+      const p = start(command(out, '-j', jobs), cache);
+      // someone else's file takes the room that was there when the run began
+      await until(p, () => journaled(out) >= 1);
+      p.kill('SIGSTOP');
+      const { bavail, bsize } = statfsSync(at);
+      writeFileSync(join(at, 'filler'), new Uint8Array(bavail * bsize - (1 << 20)));
+      p.kill('SIGCONT');
+      const end = await p.done;
       expect([end.code, end.err]).toEqual([9, expect.stringContaining('HK9002  The disk is full')]);
       expect(existsSync(out)).toBe(false);
-      expect(journaled(out)).toBeGreaterThan(0);
-      expect((await hkgai(command(out, '-j', jobs), cache)).code).toBe(9); // no room yet: nothing is lost by trying
-      expect(spawnSync('mount', ['-o', 'remount,size=100m', at]).status).toBe(0);
+      const finished = journaled(out);
+      expect(finished).toBeGreaterThan(0);
+      // no room yet: it is said before anything is done, and nothing is lost by trying
+      const early = await hkgai(command(out, '-j', jobs), cache);
+      expect([early.code, early.err]).toEqual([5, expect.stringContaining('HK5104')]);
+      expect(journaled(out)).toBe(finished);
+      rmSync(join(at, 'filler'));
       const again = await hkgai(command(out, '-j', jobs), cache);
       expect([again.code, resumedOf(again.err) > 0]).toEqual([0, true]);
       expect(outputDigest(out)).toBe(undisturbed);

@@ -23,13 +23,16 @@ export async function planCommand(model: string, o: Partial<CompileArguments>, v
       for (const n of t.notes) print(`  ${n}`);
       print(`  ${grouped(t.files)} weight files, ${grouped(t.bytes)} bytes (${bytes(t.bytes)})`);
     }
+    const threads = e.jobs || 1;
+    print(`\nsource ${bytes(e.source)}; disk needed ${bytes(e.disk)}, free ${e.free === null ? 'unknown' : bytes(e.free)}`);
+    if (!e.enough) print('not enough room: the compile would be refused before it writes');
+    print(`peak memory below ${bytes(e.peakMemory)} with ${threads} thread${threads > 1 ? 's' : ''}`);
     print(
-      `\nsource ${bytes(e.source)}; disk needed ${bytes(e.disk)}, free ${e.free === null ? 'unknown' : bytes(e.free)}; peak memory about ${bytes(e.peakMemory)} with ${e.jobs || 1} thread${e.jobs > 1 ? 's' : ''}`,
-    );
-    print(
-      e.seconds === null
-        ? 'time: nothing is converted; files are linked where the disk allows, and hashed'
-        : `time about ${duration(e.seconds)}: ${(e.rate! / 1e9).toFixed(2)} GB/s a thread, measured here on ${bytes(e.sampled)} of this model`,
+      e.seconds !== null
+        ? `time about ${duration(e.seconds)}: ${((e.rate as number) / 1e9).toFixed(2)} GB/s a thread, measured here on ${bytes(e.sampled)} of this model`
+        : e.headersOnly
+          ? 'time unknown: the shards hold headers alone'
+          : 'time: nothing is converted; files are linked where the disk allows, and hashed',
     );
     return 0;
   } finally {
