@@ -1,4 +1,4 @@
-// hkgai diff A B: what differs between two outputs.
+// hkgai diff A B: what differs between two outputs. Exit 0 where nothing does, 6 where something does: 1 is for bugs of ours.
 import { diff } from '../diff.js';
 import { bytes, out, print, printJson, table } from './terminal.js';
 
@@ -9,7 +9,7 @@ export async function diffCommand(a: string, b: string, o: { readonly values?: b
     return d.same ? 0 : 6;
   }
   if (d.same) {
-    print(`The same: ${d.tensors} tensors, ${bytes(d.bytes)}.`);
+    print(d.tensors ? `The same: ${d.tensors} tensors, ${bytes(d.bytes)}.` : 'The same files.');
     return 0;
   }
   const shown = 40;
