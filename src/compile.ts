@@ -268,7 +268,7 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
     const statistics = o.calibration ? await calibrated(p, o, watch) : noStatistics;
     const done = await build(p, o, statistics, work, watch, phases);
     if (baseline) {
-      const worse = Object.values(done.engines).flatMap(e => gate(e.figures, baseline));
+      const worse = gate(figuresOf(done.engines), baseline);
       if (worse.length) throw new Refusal(worse);
     }
     if (o.signal?.aborted) throw new Interrupted();
@@ -386,11 +386,16 @@ function madeOf(plan: EnginePlan, figures: ReadonlyMap<string, Figures>): Made {
     saturated: [...figures.values()].reduce((n, f) => n + f.saturated, 0),
   };
 }
+/** Figures by tensor; of several targets, with the target before the name. */
+const figuresOf = (engines: Compiled['engines']): ReadonlyMap<string, Figures> => {
+  const all = Object.entries(engines);
+  return new Map(all.flatMap(([at, e]) => [...e.figures].map(([name, f]) => [all.length > 1 ? `${at}: ${name}` : name, f] as const)));
+};
 /** After the bundle is in place: what its files were made of, and the figures as a baseline. */
 function finish(_p: Prepared, o: CompileOptions, done: Built): void {
   for (const r of done.remember) r();
   if (o.baseline) {
-    const all = new Map(Object.values(done.engines).flatMap(e => [...e.figures]));
+    const all = figuresOf(done.engines);
     mkdirSync(join(o.baseline, '..'), { recursive: true });
     rmSync(o.baseline, { force: true });
     writeText(join(o.baseline, '..'), basename(o.baseline), `${JSON.stringify(baselineOf(all), null, 2)}\n`);
