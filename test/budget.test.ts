@@ -1,7 +1,9 @@
 // --budget: bits counted on what is written, never above what was asked; a larger budget never loses more; what cannot be is refused.
+import { spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readdirSync, rmSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from '@jest/globals';
 import { Refusal } from '../ir/problem.js';
 import { budgeted, writtenBytes } from '../src/budget.js';
@@ -147,5 +149,29 @@ describe('a budget', () => {
     expect(await of('biren', 12)).toMatchObject({ activations: 'int8' });
     expect((await of('ascend:950', 9)).rules.some(r => r.to === 'int4')).toBe(false);
     expect(await of('cuda', 6)).toMatchObject({ mtp: 'keep', otherwise: 'bf16' });
+  });
+  it('on the command line: bits, as a number or with bpw; what is none is refused with exit 2', () => {
+    const plan = (budget: string) =>
+      spawnSync(
+        process.execPath,
+        [
+          fileURLToPath(new URL('../bin/hkgai.js', import.meta.url)),
+          'plan',
+          join(fixtures, 'hkgai-nano'),
+          '--quantise',
+          'bf16',
+          '--json',
+          '--budget',
+          budget,
+        ],
+        {
+          encoding: 'utf8',
+        },
+      );
+    for (const bad of ['x', '0', '-1', '33', '4.5 bits', 'NaN']) expect([bad, plan(bad).status]).toEqual([bad, 2]);
+    const [a, b] = [plan('4'), plan('4bpw')];
+    expect([a.status, b.status]).toEqual([5, 5]); // mxfp4 alone takes 4.25
+    const e = JSON.parse(plan('6bpw').stdout) as { targets: { recipe: string }[] };
+    expect(e.targets[0]!.recipe).toMatch(/^6 bits a weight \(attention .*, expert .*\)$/);
   });
 });

@@ -11,7 +11,7 @@ import { readLedger } from '../src/bundle/ledger.js';
 import { openCheckpoint } from '../src/checkpoint/shards.js';
 import { buildOptions, type CompileOptions, compile, targets } from '../src/compile.js';
 import { openReference } from '../src/session.js';
-import { check } from './engine-check.js';
+import { check, f16 } from './engine-check.js';
 import { type Decoded, decodeDirectory } from './engine-decode.js';
 import { fixtures, tinyCases, worst } from './golden-cases.js';
 import { writeSynthetic } from './synthetic-checkpoint.js';
@@ -302,6 +302,59 @@ describe('engine forms', () => {
           rmSync(out, { recursive: true });
         }
       }, 600_000);
+  });
+  describe('conventions', () => {
+    const run = async (
+      model: string,
+      name: string,
+      more: Partial<CompileOptions> & Pick<CompileOptions, 'targets' | 'quantise'>,
+    ): Promise<string> => {
+      await compile(model, { ...options, ...more, out: join(work, name) }, quiet);
+      return join(work, name, more.targets[0] as string);
+    };
+    it('int4 in groups of 32 is read again, and stands in Q4_0 without a loss: its scales are numbers of f16', async () => {
+      const at = await run(join(fixtures, 'hkgai-nano'), 'w4', { targets: ['cuda'], quantise: 'w4a16' });
+      const first = decodeDirectory(join(at, 'engine'));
+      let seen = 0;
+      for (const d of first.values())
+        for (const x of d.coded?.scales ?? []) {
+          seen++;
+          expect(f16(x)).toBe(x);
+        }
+      expect(seen).toBeGreaterThan(1000);
+      const again = await run(join(at, 'engine'), 'w4-again', { targets: ['cpu'], quantise: 'none' });
+      for (const [name, d] of decodeDirectory(join(again, 'engine')))
+        expect([name, check(name, first.get(name)!, d, false)]).toEqual([name, expect.objectContaining({ how: 'same bytes' })]);
+      const q4 = await run(join(at, 'engine'), 'w4-q4', { targets: ['cpu'], quantise: 'q4_0', runtime: 'llama.cpp', search: 'mse' });
+      const experts = readLedger(q4).outputs.filter(o => /^blk\.[123]\..*_exps\.weight$/.test(o.output)); // MTP's stay bf16
+      expect(experts.length).toBe(9);
+      for (const o of experts) expect([o.dtype, o.figures!.relative]).toEqual(['Q4_0', 0]);
+    }, 120_000);
+    it('scales in powers of two stand in F32 where the family has them so, and config.json says it', async () => {
+      const recipe = join(work, 'ue8m0.json');
+      writeFileSync(
+        recipe,
+        JSON.stringify({
+          format: 'hkgai-recipe-1',
+          engine: 'fp8',
+          rules: [{ roles: ['expert', 'attention'], to: 'fp8', scale: 'e8m0-in-f32' }],
+          otherwise: 'keep',
+        }),
+      );
+      const at = await run(join(fixtures, 'tiny/v3-tiny-bf16'), 'ue8m0', { targets: ['cuda'], quantise: recipe });
+      let seen = 0;
+      for (const d of decodeDirectory(join(at, 'engine')).values()) {
+        if (!d.coded) continue;
+        expect(d.coded.scaleDtype).toBe('F32');
+        for (const x of d.coded.scales) {
+          seen++;
+          expect(Number.isInteger(Math.log2(x))).toBe(true);
+        }
+      }
+      expect(seen).toBeGreaterThan(60);
+      const config = JSON.parse(readFileSync(join(at, 'engine/config.json'), 'utf8')) as { quantization_config: { scale_fmt?: string } };
+      expect(config.quantization_config.scale_fmt).toBe('ue8m0');
+    }, 120_000);
   });
   it('the matrix is as the file says (UPDATE=1 rewrites it)', () => {
     const text = `${lines.join('\n')}\n`;

@@ -1,4 +1,5 @@
 // Recipes: the file's fields and faults, what no recipe touches by itself, what is saved, and docs/recipes.md (UPDATE=1 rewrites it).
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -359,6 +360,34 @@ describe('what is saved beside the weights', () => {
           expect.arrayContaining([expect.stringMatching(/\.weight$/)]),
         ]);
     });
+});
+
+it('hkgai targets lists formats, recipes and runtimes of each; --json says all of it', () => {
+  const run = (...args: readonly string[]): string => {
+    const r = spawnSync(process.execPath, [here('bin/hkgai.js'), 'targets', ...args], {
+      encoding: 'utf8',
+      env: { ...process.env, NO_COLOR: '1' },
+    });
+    expect([r.status, r.stderr]).toEqual([0, '']);
+    return r.stdout;
+  };
+  const text = run();
+  const list = JSON.parse(run('--json')) as readonly {
+    name: string;
+    formats: { name: string; readers: string }[];
+    recipes: { name: string; about: string; format: string; rules: unknown }[];
+    runtimes: { name: string; versions: string[] }[];
+  }[];
+  expect(list.map(t => t.name)).toEqual(Object.keys(targets));
+  for (const t of list) {
+    const { engines } = targets[t.name]!;
+    expect(t.formats.map(f => f.name)).toEqual(engines.formats.map(f => f.name));
+    expect(t.recipes.map(r => [r.name, r.rules])).toEqual(Object.entries(engines.recipes).map(([k, r]) => [k, r.rules]));
+    expect(t.runtimes.map(r => [r.name, r.versions])).toEqual(Object.entries(engines.runtimes).map(([k, r]) => [k, r.versions]));
+    for (const n of [...t.formats, ...t.recipes, ...t.runtimes])
+      expect(text).toMatch(new RegExp(`^ {4}${n.name.replaceAll('.', '\\.')}( \\(usual\\))? {2,}\\S`, 'm'));
+    for (const r of t.recipes) expect(text).toContain(r.about);
+  }
 });
 
 // ---- docs/recipes.md
