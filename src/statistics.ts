@@ -161,7 +161,7 @@ export function readStatistics(file: string, wanted: readonly Wanted[], gram: bo
   } finally {
     closeSync(fd);
   }
-  if (wrong.length) throw new Refusal([wrongStatistics(file, wrong)]);
+  if (wrong.length) throw new Refusal([wrongStatistics(file, [...new Set(wrong)])]);
   return { statistics: out, notes: notes.map(String) };
 }
 function textOf<T>(h: Header, key: string): T | null {
