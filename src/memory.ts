@@ -4,11 +4,20 @@ import v8 from 'node:v8';
 import vm from 'node:vm';
 
 let collector: (() => void) | null = null;
+/** What was held after the last time, and what may be added before it is worth the time again. */
+let held = 0;
+const worthIt = 8 << 20;
+const used = (): number => {
+  const { used_heap_size, external_memory } = v8.getHeapStatistics();
+  return used_heap_size + external_memory;
+};
 /** Free what no part of the program holds any more. */
 export function collect(): void {
+  if (used() < held + worthIt) return;
   if (collector === null) {
     v8.setFlagsFromString('--expose-gc');
     collector = vm.runInNewContext('gc') as () => void;
   }
   collector();
+  held = used();
 }

@@ -1,7 +1,7 @@
 // Every engine form of every model generation: compiled, held against the engine's rules (compile does it), read back by a decoder of its own, and
 // compared with the source. What cannot be is refused with a sentence before a byte is written. The whole matrix is a file:
 // test/golden/engine-matrix.txt (UPDATE=1 npm test -- test/engine-matrix.test.ts rewrites it).
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -17,7 +17,11 @@ import { fixtures, tinyCases, worst } from './golden-cases.js';
 import { writeSynthetic } from './synthetic-checkpoint.js';
 
 const golden = fileURLToPath(new URL('./golden/engine-matrix.txt', import.meta.url));
-const work = mkdtempSync(join(tmpdir(), 'hkgai-matrix-'));
+// hundreds of small directories: in memory where there is a place for files there
+const memory = '/dev/shm';
+const work = mkdtempSync(
+  join(existsSync(memory) && statfsSync(memory).bavail * statfsSync(memory).bsize > 1 << 28 ? memory : tmpdir(), 'hkgai-matrix-'),
+);
 afterAll(() => rmSync(work, { recursive: true }));
 const quiet = { step: () => {}, at: () => {} };
 const options: Omit<CompileOptions, 'out' | 'targets' | 'quantise'> = {
