@@ -1,10 +1,11 @@
 // Builds a bundle's native program, outside the bundle: what was recorded stays as it is. Built ones are kept by the hash of sources and compiler.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
+import { makeDirectory } from './bundle/directory.js';
 import { compiler, toolVersion } from './doctor.js';
 
 const noCompiler = (): Problem =>
@@ -29,7 +30,7 @@ export function cacheDir(): string {
   ]) {
     if (!dir) continue;
     try {
-      mkdirSync(dir, { recursive: true });
+      makeDirectory(dir);
       return dir;
     } catch {
       // not writable: the next one
@@ -57,7 +58,7 @@ export async function buildNative(nativeDir: string, flags = ''): Promise<Built>
   const dir = join(cacheDir(), hash.digest('hex').slice(0, 32));
   const program = join(dir, 'model');
   if (existsSync(program)) return { program, compiler: `${cc} (${version})`, fresh: false };
-  mkdirSync(dir, { recursive: true });
+  makeDirectory(dir);
   const script = join(nativeDir, 'build.sh');
   await new Promise<void>((resolve, reject) => {
     const child = spawn('sh', [script], {

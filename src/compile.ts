@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, dirname, join, resolve as resolvePath } from 'node:path';
 import type { Graph, Limits } from '../ir/graph.js';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Program } from '../ir/program.js';
@@ -12,7 +12,7 @@ import type { EngineFormat, EngineModel, Recipe, Runtime } from '../targets/engi
 import { targets } from '../targets/index.js';
 import type { Chip, Target, WeightFile } from '../targets/target.js';
 import { Cache } from './bundle/cache.js';
-import { checkOutput, sha256File, writeText } from './bundle/directory.js';
+import { checkOutput, makeDirectory, sha256File, writeText } from './bundle/directory.js';
 import { baselineOf, digest, type Figures, gate, readBaseline } from './bundle/ledger.js';
 import { type Manifest, type TargetEntry, writeManifest } from './bundle/manifest.js';
 import { type Fingerprint, openWork, sweepPlace, Unfinished, type Work } from './bundle/work.js';
@@ -257,6 +257,7 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
   sweepPlace(o.out);
   checkOutput(o.out, modelDir, o.force);
   const baseline = o.gate ? readBaseline(o.gate) : null;
+  if (o.baseline) makeDirectory(dirname(resolvePath(o.baseline))); // said now rather than after the work
   const began = performance.now();
   const phases: Phases = { prepare: 0, weights: 0, check: 0, rest: 0 };
   const p = await prepare(modelDir, o, watch);
@@ -396,7 +397,6 @@ function finish(_p: Prepared, o: CompileOptions, done: Built): void {
   for (const r of done.remember) r();
   if (o.baseline) {
     const all = figuresOf(done.engines);
-    mkdirSync(join(o.baseline, '..'), { recursive: true });
     rmSync(o.baseline, { force: true });
     writeText(join(o.baseline, '..'), basename(o.baseline), `${JSON.stringify(baselineOf(all), null, 2)}\n`);
   }

@@ -1,9 +1,9 @@
 // What was hashed and what was made before: keyed by content, never by path. A source file is known again by its place on the disk, size and times.
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { sha256File } from './directory.js';
+import { makeDirectory, sha256File } from './directory.js';
 
 export const cacheRoot = (): string => process.env.HKGAI_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'hkgai');
 
@@ -30,7 +30,7 @@ function read<T>(file: string): T | null {
 }
 function write(dir: string, name: string, value: unknown): void {
   try {
-    mkdirSync(dir, { recursive: true });
+    makeDirectory(dir);
     const temporary = join(dir, `${name}.${process.pid}`);
     writeFileSync(temporary, JSON.stringify(value));
     renameSync(temporary, join(dir, name));

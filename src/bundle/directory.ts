@@ -81,10 +81,22 @@ export function checkOutput(out: string, model: string, force: boolean): void {
   if (!ours || !force) throw new Refusal([outputExists(out, ours)]);
 }
 
+/** A directory and those above it, one by one: Node's own way never ends below /proc, and says of a file system that is not to be written that it is not there. */
+export function makeDirectory(path: string): void {
+  const missing: string[] = [];
+  for (let at = resolve(path); !existsSync(at); at = dirname(at)) missing.unshift(at);
+  for (const at of missing)
+    try {
+      mkdirSync(at);
+    } catch (e) {
+      if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e; // another process was quicker
+    }
+}
+
 /** Write a text file, with the directories above it. */
 export function writeText(dir: string, path: string, text: string, executable = false): void {
   const to = join(dir, path);
-  mkdirSync(dirname(to), { recursive: true });
+  makeDirectory(dirname(to));
   writeFileSync(to, text, { mode: executable ? 0o755 : 0o644, flag: 'wx' });
 }
 
@@ -94,7 +106,7 @@ export function writeText(dir: string, path: string, text: string, executable = 
  */
 export async function linkOrCopy(source: string, to: string, how: 'auto' | 'link' | 'copy'): Promise<void> {
   const from = realpathSync(source); // a hub's cache holds links: the bundle wants what they lead to
-  mkdirSync(dirname(to), { recursive: true });
+  makeDirectory(dirname(to));
   rmSync(to, { force: true });
   if (how === 'auto') {
     try {

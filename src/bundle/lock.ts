@@ -1,10 +1,11 @@
 // One writer to an output: each process announces itself with a file of its own name, then looks who else is there. Names are never used twice,
 // so a file of a process that is gone can be removed by anybody at any time.
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { type Problem, problem, Refusal } from '../../ir/problem.js';
+import { makeDirectory } from './directory.js';
 
 const busy = (out: string, h: Holder, file: string): Problem =>
   problem('HK9101', `Another hkgai is writing ${out}`, {
@@ -70,16 +71,6 @@ function holderOf(file: string): Holder | null {
     return { machine: '', boot: '', space: '', began: '', ...h } as Holder;
   } catch {
     return null;
-  }
-}
-/** With those above it. One at a time: made at once, a file system that may not be written says that it is not there. */
-function makeDirectory(path: string): void {
-  if (existsSync(path)) return;
-  makeDirectory(dirname(path));
-  try {
-    mkdirSync(path);
-  } catch (e) {
-    if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
   }
 }
 const attempts = 6;

@@ -1,10 +1,10 @@
 // The place beside the output where a compile works: a lock against a second writer, finished files, and a journal that says which these are.
 // Killed at any point, the same command goes on from there; another command is refused. What the journal names is on the disk, bytes and all:
 // it outlasts a crash of the machine too.
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, writeSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { type Problem, problem, Refusal } from '../../ir/problem.js';
-import { outputPlace } from './directory.js';
+import { makeDirectory, outputPlace } from './directory.js';
 import { flushDirectory, flushFile, flushTree, writeWhole } from './durable.js';
 import { lock } from './lock.js';
 
@@ -150,7 +150,7 @@ export function openWork(out: string, fingerprint: Fingerprint, restart: boolean
       rmSync(journal, { force: true });
     }
     finished = readJournal(journal, tree, place, fingerprint);
-    mkdirSync(tree, { recursive: true });
+    makeDirectory(tree);
     const lines = [JSON.stringify({ fingerprint }), ...[...finished.values()].map(f => JSON.stringify(f))];
     writeWhole(journal, `${lines.join('\n')}\n`);
     fd = openSync(journal, 'a');
