@@ -475,7 +475,9 @@ export class Stream {
         if (m.turn === 'transpose') f[(turned + c * outPitch) / 4 + r] = v;
         else f[(turned + (r < n / 2 ? 2 * r : 2 * (r - n / 2) + 1) * outPitch) / 4 + c] = v;
       }
-    this.encodeRows(form, turned, outPitch, outRows, columns, codes, rowBytes, 0, figures);
+    // turned over, columns are others than those that were counted
+    const weights = form.kind === 'gguf' && m.turn === 'interleave-halves' ? this.#weights(m) : 0;
+    this.encodeRows(form, turned, outPitch, outRows, columns, codes, rowBytes, weights, figures);
     out.write(m.regions.codes, arena.bytes(codes, outRows * rowBytes));
   }
 
