@@ -86,6 +86,8 @@ export class Stream {
   readonly #open = new Map<string, number>();
   readonly #o: StreamOptions;
   #clock: Clock = { read: 0, convert: 0, hash: 0, write: 0 };
+  /** Scales that wait for their turn in the file. */
+  readonly #hold = new Uint8Array(1 << 22);
   /** Figures so far of a tensor that is made of several runs of rows. */
   #carried: { readonly name: string; readonly figures: Uint8Array } | null = null;
   constructor(options: StreamOptions) {
@@ -298,10 +300,9 @@ export class Stream {
         ? elementOf.i4bytes
         : elementOf[form.element];
     const search = form.search === 'absmax' ? 0 : 1;
-    // scales go out with their codes where these are few: then the file is hashed in order without reading it back
-    const held: Uint8Array[] = [];
-    let heldBytes = 0;
-    const later: (() => void)[] = [];
+    // scales wait for the end of their codes where they are few: then the file is hashed in order without reading it back
+    let held = 0;
+    const later: { readonly region: number; readonly from: number; readonly to: number }[] = [];
     const padding = z.pitch * 2 - m.columns; // half bytes behind a row's last code
     for (let first = 0; first < total; first += each) {
       const n = Math.min(each, total - first);
@@ -348,12 +349,10 @@ export class Stream {
       this.#clock.convert += performance.now() - begin;
       out.write(m.regions.codes + (form.layout === 'row-pairs' ? first / 2 : first) * z.pitch, codeBytes);
       const put = (region: number, bytes: Uint8Array): void => {
-        if (heldBytes + bytes.length > 1 << 22) out.write(region, bytes);
+        if (held + bytes.length > this.#hold.length) out.write(region, bytes);
         else {
-          const copy = bytes.slice();
-          heldBytes += copy.length;
-          held.push(copy);
-          later.push(() => out.write(region, copy));
+          this.#hold.set(bytes, held);
+          later.push({ region, from: held, to: (held += bytes.length) });
         }
       };
       put((m.regions.scales as number) + (first / strip) * scaleRow, arena.bytes(scales, scaleBytes));
@@ -363,7 +362,7 @@ export class Stream {
       }
       if (m.regions.sums) put(m.regions.sums.at + first * m.regions.sums.chunks * 4, arena.bytes(sums, n * m.regions.sums.chunks * 4));
     }
-    for (const write of later) write();
+    for (const l of later.sort((x, y) => x.region - y.region)) out.write(l.region, this.#hold.subarray(l.from, l.to));
   }
 
   #weights(m: MatrixStep): number {
