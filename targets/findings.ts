@@ -61,6 +61,61 @@ export function scan(dir: EngineDirectory, s: StoredTensor, bad: (v: DataView) =
   }
   return null;
 }
+/** A run of a type's bits, wherever it lies. */
+const words = <T>(v: DataView, of: new (b: ArrayBuffer, at: number, n: number) => T, each: number): T => {
+  const n = Math.floor(v.byteLength / each);
+  return v.byteOffset % each === 0
+    ? new of(v.buffer as ArrayBuffer, v.byteOffset, n)
+    : new of(v.buffer.slice(v.byteOffset, v.byteOffset + n * each) as ArrayBuffer, 0, n);
+};
+/** What plain numbers and FP8 codes are not. */
+function badNumber(dtype: string): (v: DataView) => string | null {
+  return v => {
+    if (dtype === 'F8_E4M3') {
+      const codes = words(v, Uint8Array, 1);
+      for (let i = 0; i < codes.length; i++) if (((codes[i] as number) & 0x7f) === 0x7f) return 'a code is NaN';
+      return null;
+    }
+    const bits: Uint16Array | Uint32Array = dtype === 'F32' ? words(v, Uint32Array, 4) : words(v, Uint16Array, 2);
+    const top = dtype === 'F32' ? 0x7f800000 : dtype === 'BF16' ? 0x7f80 : 0x7c00;
+    const rest = (dtype === 'F32' ? 0x7fffffff : 0x7fff) - top;
+    for (let i = 0; i < bits.length; i++) {
+      const b = bits[i] as number;
+      if ((b & top) === top) return (b & rest) === 0 ? 'a number is infinite' : 'a number is NaN';
+    }
+    return null;
+  };
+}
+/** Plain numbers are finite, FP8 codes are no NaN. */
+export function checkNumbers(c: Findings, dir: EngineDirectory, s: StoredTensor, rule: string): void {
+  if (!plainDtypes.includes(s.dtype) && s.dtype !== 'F8_E4M3') return;
+  const bad = scan(dir, s, badNumber(s.dtype));
+  if (bad) c.say(rule, s.name, `${s.name}: ${bad}`);
+}
+/** A table names experts that are there; it is small, and read in full. */
+export function checkTable(c: Findings, dir: EngineDirectory, s: StoredTensor, experts: number, rule: string): void {
+  const each = s.dtype === 'I64' ? 8 : s.dtype === 'I32' ? 4 : 0;
+  if (each === 0 || experts === 0) return;
+  const b = dir.read(s, 0, s.bytes[1] - s.bytes[0]);
+  const v = new DataView(b.buffer, b.byteOffset, b.byteLength);
+  for (let at = 0; at + each <= v.byteLength; at += each) {
+    const e = each === 8 ? v.getBigInt64(at, true) : v.getInt32(at, true);
+    if (e >= 0 && e < experts) continue;
+    c.say(rule, s.name, `${s.name} names expert ${e}, and there are ${experts}`);
+    return;
+  }
+}
+export const expertsOf = (model: EngineModel): number => model.tensors.reduce((n, t) => Math.max(n, (t.expert ?? -1) + 1), 0);
+/** Numbers of every tensor that the model has, and tables of experts. */
+export function checkValues(c: Findings, dir: EngineDirectory, model: EngineModel, number: string, table: string): void {
+  const experts = expertsOf(model);
+  for (const t of model.tensors) {
+    const s = dir.tensors.get(t.name);
+    if (!s || s.bytes[1] - s.bytes[0] !== sizeOf(s)) continue;
+    if (t.role === 'table') checkTable(c, dir, s, experts, table);
+    else checkNumbers(c, dir, s, number);
+  }
+}
 function badScale(dtype: string, exact: boolean): (v: DataView) => string | null {
   return v => {
     if (dtype === 'F32') {
@@ -121,9 +176,10 @@ export function checkPiece(c: Findings, dir: EngineDirectory, t: LogicalTensor, 
   }
   return true;
 }
+const sizeOf = (s: StoredTensor): number => s.shape.reduce((a, b) => a * b, 1) * (dtypeBytes[s.dtype] ?? Number.NaN);
 /** Bytes of a tensor are those of its dtype and shape. */
 export function checkBytes(c: Findings, s: StoredTensor, rule: string): boolean {
-  const size = s.shape.reduce((a, b) => a * b, 1) * (dtypeBytes[s.dtype] ?? Number.NaN);
+  const size = sizeOf(s);
   const has = s.bytes[1] - s.bytes[0];
   if (has === size) return true;
   c.say(rule, s.name, `${s.name} has ${has} bytes; its dtype and shape make ${size}`);
@@ -144,6 +200,10 @@ export function checkIndex(c: Findings, dir: EngineDirectory, rule: string): voi
     c.say(rule, name, 'weight_map is missing');
     return;
   }
+  // a loader that takes every shard would read it too
+  const named = new Set(Object.values(map));
+  for (const f of dir.files)
+    if (f.endsWith('.safetensors') && !named.has(f)) c.say(rule, f, `${f} is not in the index, and is loaded with the rest`);
   for (const [t, file] of Object.entries(map)) {
     if (!dir.files.includes(String(file))) c.say(rule, t, `the index sends ${t} to ${String(file)}, which is not there`);
     else if (dir.tensors.get(t)?.file !== file) c.say(rule, t, `the index sends ${t} to ${String(file)}, which does not hold it`);

@@ -18,6 +18,7 @@ import {
   type Tensor,
   type Wish,
   wideV3,
+  writeShard,
 } from './engine-directory.js';
 import { fixtures } from './golden-cases.js';
 
@@ -289,6 +290,26 @@ const faults: readonly Fault[] = [
     of: 'v4',
     rules: 'V8',
     plant: s => s.tensors(/experts\.0\.w1\.scale$/, t => void (t.shape = [1, t.bytes.length])),
+  },
+  { name: 'a NaN in a norm', of: 'int4', rules: 'V22', plant: s => s.tensors('model.norm.weight', t => first(t, [0xc0, 0x7f])) },
+  {
+    name: 'an infinite number',
+    of: 'int4',
+    rules: 'V22',
+    plant: s => s.tensors('lm_head.weight', t => t.bytes.set([0x80, 0xff], t.bytes.length - 2)),
+  },
+  {
+    name: 'a NaN code of fp8',
+    of: 'fp8',
+    rules: 'V22',
+    plant: s => s.tensors(/layers\.0\.self_attn\.o_proj\.weight$/, t => first(t, [0xff])),
+  },
+  { name: 'a table names an expert that is not there', of: 'v4', rules: 'V23', plant: s => s.tensors(/tid2eid$/, t => first(t, [200])) },
+  {
+    name: 'a shard that the index does not name',
+    of: 'int4',
+    rules: 'V14',
+    plant: s => writeShard(join(s.dir, 'extra.safetensors'), []),
   },
   // SGLang's int8
   { name: 'w8a8_int8 for vLLM', of: 'rows', rules: 'V20', as: { runtime: { name: 'vllm', version: null } } },

@@ -245,6 +245,8 @@ const faults: readonly Fault[] = [
   { name: 'a second index', of: 'bf16', rules: 'P12', plant: s => s.file('other.safetensors.index.json', '{}') },
   { name: 'a matrix of fewer bytes', of: 'bf16', rules: 'P13', cut: of('weight') },
   { name: 'a NaN among plain numbers', of: 'bf16', rules: 'P14', plant: s => s.tensors(of('weight'), t => bytes(t, 6, 0xc0, 0x7f)) },
+  { name: 'an infinite number', of: 'bf16', rules: 'P14', plant: s => s.tensors(of('weight'), t => bytes(t, 6, 0x80, 0x7f)) },
+  { name: 'a table names an expert that is not there', of: 'fp4', rules: 'P17', plant: s => s.tensors(/tid2eid$/, t => bytes(t, 0, 200)) },
   { name: 'a NaN code of fp8', of: 'fp8', rules: 'P14', plant: s => s.tensors(of('weight'), t => bytes(t, 9, 0xff)) },
   {
     name: 'a quantisation of plain matrices',

@@ -11,6 +11,7 @@ import {
   checkIndex,
   checkMtp,
   checkPiece,
+  checkValues,
   Findings,
   type Piece,
   type PieceRules,
@@ -38,6 +39,8 @@ export const ascendRules: Readonly<Record<string, string>> = {
   A18: 'the chip has what the directory needs, and the engine that is asked for reads its kind',
   A19: 'config.json counts MTP blocks where there are some, and none where there are none',
   A20: "DeepSeek's own FP8 is of V4 with fp4 experts, and passed on to the 950 (fp8_config.py:24-72)",
+  A21: 'plain numbers are finite, and FP8 codes are not NaN',
+  A22: 'a table names experts that are there',
 };
 /** Rules of compressed-tensors hold too where a directory is of that kind. */
 export const ascendCompressedRules = compressedRules;
@@ -66,6 +69,7 @@ const spelt = (v: unknown): string => (v === undefined ? 'absent' : JSON.stringi
 export function checkAscend(dir: EngineDirectory, model: EngineModel, chip: string, runtime: Runtime | null): readonly Finding[] {
   const c = new Findings();
   checkIndex(c, dir, 'A10');
+  checkValues(c, dir, model, 'A21', 'A22');
   const no = modelObjection(model.modelType === 'deepseek_v4', runtime);
   if (no) c.say('A18', 'runtime', no);
   if (is310p(chip)) {

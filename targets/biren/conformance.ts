@@ -2,7 +2,17 @@
 // the chip has units for, and that config.json does not say otherwise.
 import { isObject, quantisationOf } from '../config.js';
 import type { EngineDirectory, EngineModel, Finding, LogicalTensor } from '../engine.js';
-import { checkBytes, checkComputed, checkIndex, checkMtp, checkPiece, Findings, type PieceRules, plainDtypes } from '../findings.js';
+import {
+  checkBytes,
+  checkComputed,
+  checkIndex,
+  checkMtp,
+  checkPiece,
+  checkValues,
+  Findings,
+  type PieceRules,
+  plainDtypes,
+} from '../findings.js';
 import { baseOf } from '../tensors.js';
 
 export const birenRules: Readonly<Record<string, string>> = {
@@ -18,6 +28,8 @@ export const birenRules: Readonly<Record<string, string>> = {
   B10: 'an FP8 matrix has a scale a block of 128 x 128, F32, or e8m0 in V4, finite and above 0',
   B11: 'config.json is an object and computes in bfloat16',
   B12: 'config.json counts MTP blocks where there are some, and none where there are none',
+  B13: 'plain numbers are finite, and FP8 codes are not NaN',
+  B14: 'a table names experts that are there',
 };
 const rules = (scale: string, code: string): PieceRules => ({
   missing: scale,
@@ -70,6 +82,7 @@ export function checkBiren(dir: EngineDirectory, model: EngineModel, chip: strin
       c.say('B4', t.name, `${t.name} is ${s.dtype}, which is not one that is read`);
   }
   for (const name of dir.tensors.keys()) if (!known.has(name)) c.say('B2', name, `${name} belongs to no tensor of the model`);
+  checkValues(c, dir, model, 'B13', 'B14');
   checkConfig(c, dir, model, fp8);
   return c.found;
 }

@@ -2,7 +2,18 @@
 // reads is src/models/weights.ts's to say; this says it again from the directory's side.
 import { isObject, type Json, languageConfig, quantisationOf } from '../config.js';
 import type { EngineDirectory, EngineModel, Finding, LogicalTensor, StoredTensor } from '../engine.js';
-import { checkBytes, checkIndex, checkMtp, checkPiece, Findings, type PieceRules, plainDtypes, scan } from '../findings.js';
+import {
+  checkBytes,
+  checkIndex,
+  checkMtp,
+  checkNumbers,
+  checkPiece,
+  checkTable,
+  expertsOf,
+  Findings,
+  type PieceRules,
+  plainDtypes,
+} from '../findings.js';
 
 export const cpuRules: Readonly<Record<string, string>> = {
   P1: 'config.json is an object and names its model_type',
@@ -18,9 +29,10 @@ export const cpuRules: Readonly<Record<string, string>> = {
   P11: 'all experts of a layer are stored alike',
   P12: 'the index names exactly the tensors and files that are there, and there is no second index',
   P13: 'bytes of a tensor are those of its dtype and shape',
-  P14: 'plain numbers and FP8 codes are not NaN',
+  P14: 'plain numbers are finite, and FP8 codes are not NaN',
   P15: 'what config.json says of a quantisation is so: its method has codes to speak of, its blocks are those of the scales, expert_dtype is that of the experts',
   P16: 'config.json counts MTP blocks where there are some, and none where there are none',
+  P17: 'a table names experts that are there',
 };
 const pieceRules: PieceRules = { missing: 'P7', dtype: 'P8', shape: 'P8', bytes: 'P13', scale: 'P9', code: 'P14', says: 'P10' };
 
@@ -85,9 +97,10 @@ export function checkPlain(dir: EngineDirectory, model: EngineModel): readonly F
     else there.set(name, t);
   }
   const asked = new Set<string>();
+  const experts = expertsOf(model);
   const forms = new Map<LogicalTensor, string>();
   for (const t of model.tensors) {
-    const form = checkTensor(c, dir, t, said, model.modelType, there, asked);
+    const form = checkTensor(c, dir, t, said, model.modelType, there, asked, experts);
     if (form !== null) forms.set(t, form);
   }
   for (const [name, t] of there)
@@ -118,6 +131,7 @@ function checkTensor(
   modelType: string,
   there: ReadonlyMap<string, StoredTensor>,
   asked: Set<string>,
+  experts: number,
 ): string | null {
   const base = t.name.replace(/\.weight$/, '');
   const get = (name: string): StoredTensor | undefined => {
@@ -160,7 +174,8 @@ function checkTensor(
     }
     dims(t.shape);
     if (scale) c.say('P7', scale.name, `${scale.name} stands beside plain ${s.dtype}`);
-    if (!table) checkNumbers(c, dir, s);
+    if (table) checkTable(c, dir, s, experts, 'P17');
+    else checkNumbers(c, dir, s, 'P14');
     return s.dtype;
   }
   const [rows, columns] = t.shape as readonly [number, number];
@@ -184,7 +199,7 @@ function checkTensor(
     // a block that config.json names is config.json's to keep
     fits || kind !== 'fp8' || blocksOf(config) === null ? pieceRules : { ...pieceRules, shape: 'P15' },
   );
-  if (kind === 'fp8') checkNumbers(c, dir, s);
+  if (kind === 'fp8') checkNumbers(c, dir, s, 'P14');
   return fits ? `${kind} with ${scale.dtype} scales [${fits.join(', ')}]` : null;
 }
 /** Blocks of fp8 that config.json names. */
@@ -212,20 +227,6 @@ function scaleShapes(kind: string, rows: number, columns: number, config: Json):
       return blocks.map(([r, k]) => [Math.ceil(rows / r), Math.ceil(columns / k)]);
     }
   }
-}
-function checkNumbers(c: Findings, dir: EngineDirectory, s: StoredTensor): void {
-  const bad = scan(dir, s, v => {
-    if (s.dtype === 'F32') {
-      for (let i = 0; i + 4 <= v.byteLength; i += 4) if (Number.isNaN(v.getFloat32(i, true))) return 'a number is NaN';
-    } else if (s.dtype === 'F8_E4M3') {
-      for (let i = 0; i < v.byteLength; i++) if ((v.getUint8(i) & 0x7f) === 0x7f) return 'a code is NaN';
-    } else {
-      const top = s.dtype === 'BF16' ? 0x7f80 : 0x7c00;
-      for (let i = 0; i + 2 <= v.byteLength; i += 2) if ((v.getUint16(i, true) & 0x7fff) > top) return 'a number is NaN';
-    }
-    return null;
-  });
-  if (bad) c.say('P14', s.name, `${s.name}: ${bad}`);
 }
 
 /** The program holds all experts of a layer as one. */

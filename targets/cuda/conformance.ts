@@ -9,6 +9,7 @@ import {
   checkIndex,
   checkMtp,
   checkPiece,
+  checkValues,
   Findings,
   type PieceRules,
   plainDtypes,
@@ -36,6 +37,8 @@ export const cudaRules: Readonly<Record<string, string>> = {
   V19: 'an fp8 config has blocks, dynamic activations and, in V4, an expert_dtype that its experts have (vllm/models/deepseek_v4/quant_config.py:29-84)',
   V20: 'the engine that is asked for reads this method',
   V21: 'config.json counts MTP blocks where there are some, and none where there are none',
+  V22: 'plain numbers are finite, and FP8 codes are not NaN',
+  V23: 'a table names experts that are there',
   S1: 'SGLang on GPUs takes int8 experts as w8a8_int8, not as compressed-tensors',
   S2: 'under w8a8_int8 and blockwise_int8 every expert is int8, in MTP blocks too: no list excepts them',
   S3: 'SGLang reads kv_b_proj as .weight in bf16, fp8 or int8 of its own methods (deepseek_weight_loader.py:501-630)',
@@ -184,6 +187,7 @@ export function checkCuda(dir: EngineDirectory, model: EngineModel, runtime: Run
     }
   }
   for (const name of dir.tensors.keys()) if (!known.has(name)) c.say('V6', name, `${name} is called for by nothing`);
+  checkValues(c, dir, model, 'V22', 'V23');
   checkFused(c, model, 'V9', t => show(schemes.get(t) ?? plain));
   return c.found;
 }
