@@ -12,10 +12,10 @@ import type { EngineFormat, EngineModel, Recipe, Runtime } from '../targets/engi
 import { targets } from '../targets/index.js';
 import type { Chip, Target, WeightFile } from '../targets/target.js';
 import { Cache } from './bundle/cache.js';
-import { checkOutput, makeDirectory, sha256File, writeText } from './bundle/directory.js';
+import { checkOutput, liesWithin, makeDirectory, outputPlace, sha256File, writeText } from './bundle/directory.js';
 import { baselineOf, digest, type Figures, gate, readBaseline } from './bundle/ledger.js';
 import { type Manifest, type TargetEntry, writeManifest } from './bundle/manifest.js';
-import { type Fingerprint, openWork, sweepPlace, Unfinished, type Work } from './bundle/work.js';
+import { type Fingerprint, openWork, sweepPlace, Unfinished, type Work, workPlace } from './bundle/work.js';
 import type { ModelConfig } from './checkpoint/config.js';
 import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
@@ -37,7 +37,7 @@ import { collect } from './memory.js';
 import { type BuildOptions, buildModel, defaultLimits, type Model } from './models/index.js';
 import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
-import { lower, type PassOptions } from './passes/index.js';
+import { lower, type PassOptions, passes } from './passes/index.js';
 import { findRecipe, notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
 import { checkRoom } from './room.js';
 import { refuseGptqAlone, refuseGptqForms, type Statistics, writeStatistics } from './statistics.js';
@@ -159,6 +159,12 @@ const chunkTooLong = (asked: number): Problem =>
     why: 'A longer prompt is read in several calls.',
     next: 'Ask for less.',
   });
+/** Sequences that a program is planned for: more has no use, and far more cannot be counted in bytes. */
+const mostSequences = 8192;
+const badValue = (option: string, value: string | number, expected: string): Problem =>
+  problem('HK2003', `${option} ${value}: ${expected} was expected`, { next: 'Change the option.' });
+const baselineTaken = (file: string, why: string): Problem =>
+  problem('HK2106', `--baseline ${file} cannot be written there`, { places: [{ file }], why, next: 'Name another file with --baseline.' });
 const interrupted = (out: string, done: number, all: number, command: string | null): Problem => ({
   ...problem('HK9130', 'Interrupted; what is finished is kept', {
     why: `${done} of ${all} weight files are done and lie beside ${out}.`,
@@ -193,13 +199,22 @@ export interface Prepared {
 /** Headers, graph, recipe and plan of every target: all that can be refused is refused here, before a byte is written. `headersOnly`: shards may end
  *  after their headers. */
 export async function prepare(modelDir: string, o: CompileOptions, watch: Watch, headersOnly = false): Promise<Prepared> {
-  const chosen = o.targets.map(resolveTarget);
+  for (const [option, file] of [
+    ['--quantise', o.quantise],
+    ['--calibration', o.calibration],
+    ['--gate', o.gate],
+  ] as const)
+    if (file && (option !== '--quantise' || /[./\\]/.test(file)) && existsSync(file) && statSync(file).isDirectory())
+      throw new Refusal([badValue(option, file, 'a file')]);
+  if (o.targets.length === 0) throw new Refusal([badValue('--target', "''", 'the name of a target')]);
+  const chosen = o.targets.map(resolveTarget).filter((c, i, all) => all.findIndex(x => x.target === c.target && x.chip === c.chip) === i);
   watch.step(`read the headers of ${modelDir}`);
   const identities = existsSync(modelDir) ? sourceIdentities(modelDir) : new Map<string, string>();
   const checkpoint = openCheckpoint(modelDir, { allowPhantomKeys: o.allowPhantomKeys, headersOnly });
   buildOptions(checkpoint.config, o); // refuses limits that cannot be
   const model = buildModel(checkpoint.config, checkpoint.tensors);
   const sources = sourcesOf(checkpoint.config, model, checkpoint.tensors);
+  const companions = companionsOf(checkpoint.dir);
   const engineModel: EngineModel = {
     modelType: checkpoint.config.family,
     layers: checkpoint.config.layers,
@@ -233,7 +248,7 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     refuseGptqForms(recipe.rules, new Set(sources.tensors.map(t => t.logical.role)), r => format.form(r));
     const resolution = resolve(recipe, sources.tensors, format, engineModel, target.name, chip.name, runtime, false);
     refuseGptqAlone(resolution.chosen, o.calibration ?? null);
-    const packing = format.pack?.(companionsOf(checkpoint.dir), resolution.chosen, engineModel);
+    const packing = format.pack?.(companions, resolution.chosen, engineModel);
     if (packing?.refused.length) throw new Refusal([notLegal(`${target.name}:${chip.name}`, format.name, packing.refused.map(sentence))]);
     const limit = o.shardBytes === undefined ? undefined : () => o.shardBytes as number;
     const plan = packing ? planPacking(sources, resolution, packing, limit) : planEngine(checkpoint, sources, resolution, format, limit);
@@ -256,7 +271,8 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
 export async function compile(modelDir: string, o: CompileOptions, watch: Watch): Promise<Compiled> {
   sweepPlace(o.out);
   checkOutput(o.out, modelDir, o.force);
-  const baseline = o.gate ? readBaseline(o.gate) : null;
+  const baseline = o.gate && !statSync(o.gate).isDirectory() ? readBaseline(o.gate) : null; // prepare refuses a directory
+  if (o.baseline) checkBaselinePlace(o.baseline, o.out, modelDir);
   if (o.baseline) makeDirectory(dirname(resolvePath(o.baseline))); // said now rather than after the work
   const began = performance.now();
   const phases: Phases = { prepare: 0, weights: 0, check: 0, rest: 0 };
@@ -274,7 +290,7 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
     }
     if (o.signal?.aborted) throw new Interrupted();
     await work.commit();
-    finish(p, o, done);
+    finish(modelDir, o, done);
     phases.rest = (performance.now() - began) / 1e3 - phases.prepare - phases.weights - phases.check;
     return { manifest: done.manifest, engines: done.engines, phases };
   } catch (e) {
@@ -377,7 +393,9 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
   return { manifest, engines, remember };
 }
 function madeOf(plan: EnginePlan, figures: ReadonlyMap<string, Figures>): Made {
-  const names = (kind: string): readonly string[] => [...new Set(plan.outputs.flatMap(t => (t.kind === kind ? [t.matrix ?? t.name] : [])))];
+  const names = (kind: string): readonly string[] => [
+    ...new Set(plan.outputs.flatMap(t => (t.kind === kind && t.from.length ? [t.matrix ?? t.name] : []))),
+  ];
   const cast = names('cast');
   return {
     passed: names('passed').length,
@@ -392,13 +410,34 @@ const figuresOf = (engines: Compiled['engines']): ReadonlyMap<string, Figures> =
   const all = Object.entries(engines);
   return new Map(all.flatMap(([at, e]) => [...e.figures].map(([name, f]) => [all.length > 1 ? `${at}: ${name}` : name, f] as const)));
 };
+/** Where a baseline goes, links followed: nothing is there, or a baseline. */
+function checkBaselinePlace(file: string, out: string, modelDir: string): string {
+  const to = outputPlace(file);
+  for (const [dir, what] of [
+    [outputPlace(modelDir), 'the model'],
+    [outputPlace(out), 'the output'],
+    [workPlace(out), 'the work beside the output'],
+  ] as const)
+    if (liesWithin(dir, to)) throw new Refusal([baselineTaken(file, `It lies inside ${what}, ${dir}.`)]);
+  const there = statSync(to, { throwIfNoEntry: false });
+  if (!there) return to;
+  if (!there.isFile()) throw new Refusal([baselineTaken(file, 'What stands there is no regular file.')]);
+  try {
+    readBaseline(to);
+  } catch (e) {
+    if (!(e instanceof Refusal)) throw e;
+    throw new Refusal([baselineTaken(file, 'A file stands there that is no baseline of hkgai: it would be lost.')]);
+  }
+  return to;
+}
 /** After the bundle is in place: what its files were made of, and the figures as a baseline. */
-function finish(_p: Prepared, o: CompileOptions, done: Built): void {
+function finish(modelDir: string, o: CompileOptions, done: Built): void {
   for (const r of done.remember) r();
   if (o.baseline) {
     const all = figuresOf(done.engines);
-    rmSync(o.baseline, { force: true });
-    writeText(join(o.baseline, '..'), basename(o.baseline), `${JSON.stringify(baselineOf(all), null, 2)}\n`);
+    const to = checkBaselinePlace(o.baseline, o.out, modelDir); // whatever came to stand there meanwhile
+    rmSync(to, { force: true });
+    writeText(dirname(to), basename(to), `${JSON.stringify(baselineOf(all), null, 2)}\n`);
   }
 }
 /** Remove what an earlier, interrupted run of the same command left besides finished weight files: it is made again. */
@@ -455,19 +494,19 @@ const runtimeNames = (t: Target): readonly string[] =>
 const runtimeName = (r: Runtime | null): string | null => (r === null ? null : r.version === null ? r.name : `${r.name}@${r.version}`);
 /** The engine of a target that `name[@version]` asks for; null where the target has none of that name. */
 export function runtimeOf(target: Target, asked: string | null): Runtime | null {
-  const [name = '', version] = (asked ?? '').split('@', 2);
+  const [name = '', version, ...more] = (asked ?? '').split('@');
   const known = Object.hasOwn(target.engines.runtimes, name) ? target.engines.runtimes[name] : undefined;
   if (!known) return null;
-  if (version !== undefined && !known.versions.includes(version))
+  if (more.length > 0 || (version !== undefined && !known.versions.includes(version)))
     throw new Refusal([unknownRuntime(asked as string, runtimeNames(target))]);
   return { name, version: version ?? null };
 }
 
 export function resolveTarget(asked: string): { readonly target: Target; readonly chip: Chip } {
-  const [name, chip] = asked.split(':', 2) as [string, string | undefined];
+  const [name = '', chip, ...more] = asked.split(':');
   const target = Object.hasOwn(targets, name) ? targets[name] : undefined;
   const found = chip === undefined ? target?.chips[0] : target?.chips.find(c => c.name === chip);
-  if (!target || !found) throw new Refusal([unknownTarget(asked)]);
+  if (!target || !found || more.length > 0) throw new Refusal([unknownTarget(asked)]);
   return { target, chip: found };
 }
 
@@ -476,6 +515,7 @@ export type Limited = Pick<CompileOptions, 'context' | 'sequences' | 'chunk' | '
 export function buildOptions(config: ModelConfig, o: Limited): BuildOptions {
   if (o.context !== undefined && o.context > config.maxPositions) throw new Refusal([contextTooLong(o.context, config.maxPositions)]);
   if (o.chunk > mostRows) throw new Refusal([chunkTooLong(o.chunk)]);
+  if (o.sequences > mostSequences) throw new Refusal([badValue('--sequences', o.sequences, `at most ${mostSequences}`)]);
   const context = o.context ?? defaultLimits(config).context;
   const tokens = Math.min(o.chunk, context);
   return {
@@ -484,6 +524,16 @@ export function buildOptions(config: ModelConfig, o: Limited): BuildOptions {
     state: { f32, bf16, f16 }[o.state],
     fakeQuant: false,
   };
+}
+
+/** Refuse names that no pass has. */
+export function checkPasses(o: PassOptions): void {
+  const names = passes.map(p => p.name);
+  const { dump, stopAfter } = o;
+  if (stopAfter !== undefined && !names.includes(stopAfter)) throw new Refusal([badValue('--stop-after', stopAfter, names.join(' or '))]);
+  const dumps = ['all', 'changed', ...names];
+  if (dump !== undefined && !dumps.includes(dump))
+    throw new Refusal([badValue('--dump', dump, dumps.join(', ').replace(/, ([^,]*)$/, ' or $1'))]);
 }
 
 /** The graph of a checkpoint on disk, through the passes, as launches with places in memory. */
@@ -537,7 +587,7 @@ function describe(p: Prepared, limits: Limits, o: CompileOptions, targetsDone: r
     hkgai: o.version,
     model: { architecture: c.config.modelType, parameters: parameters(p.model.graph), vocabulary: c.config.vocab },
     source: { digest: hash.digest('hex'), tensors: c.tensors.size, bytes },
-    recipe: { quantise: recipes.join(', '), state: o.state, mtp: mtp.join(', '), targets: [...o.targets] },
+    recipe: { quantise: recipes.join(', '), state: o.state, mtp: mtp.join(', '), targets: [...new Set(o.targets)] },
     limits: { ...limits },
     notes: [...c.notes, ...p.model.unused.map(u => `${u.tensor} is not used: ${u.reason}.`)],
     targets: targetsDone,

@@ -11,6 +11,7 @@ import { type Figures, type OutputLine, type SourceLine, type Totals, writeLedge
 import { Unfinished, type Work } from './bundle/work.js';
 import type { Family } from './checkpoint/config.js';
 import { canonicalName } from './checkpoint/names.js';
+import { notRegular } from './checkpoint/problems.js';
 import { readAt, readHeader } from './checkpoint/safetensors.js';
 import type { Checkpoint } from './checkpoint/shards.js';
 import { type EnginePlan, workingSet } from './engine-plan.js';
@@ -19,10 +20,10 @@ import { type FileResult, type FileWork, Interrupted, type Step } from './numeri
 import type { Resolution } from './recipe.js';
 
 const badNumbers = (name: string, nan: number, infinite: number, file: string, bytes: readonly [number, number]): Problem =>
-  problem('HK3601', `${name} holds ${nan} NaN and ${infinite} infinite values`, {
+  problem('HK3601', `${name} holds ${nan} NaN and ${infinite} values that are infinite or too large for what it is to be`, {
     places: [{ file, bytes }],
-    why: 'Codes and scales cannot stand for them; the file is damaged or the training went wrong.',
-    next: 'Get the shard again, or keep the tensor with a rule {"tensors": …, "to": "keep"}.',
+    why: 'They would be other values in the output; the file is damaged, the training went wrong, or the form has too small a range.',
+    next: 'Get the shard again and run the same command, or keep the tensor with a rule {"tensors": …, "to": "keep"} and begin anew with --restart.',
   });
 const sourceChanged = (file: string): Problem =>
   problem('HK3602', `${file} changed while it was read`, {
@@ -86,12 +87,12 @@ export function threadsFor(
   throw new Refusal([tooLittleMemory(maxMemory, peak(0, 1 << 15))]);
 }
 
-/** What a file is made of, if the content of its sources is known. */
+/** What a file is made of, if the content of its sources is known. Their names count too: results name them. */
 export function contentOf(f: FileWork, known: (file: string, tensor: string) => string | null, recipe: string): string | null {
   const h = createHash('sha256').update(`${kernelsDigest()} ${recipe} ${f.size}\n`);
   const tensor = (file: string, name: string): boolean => {
     const sha = known(file, name);
-    if (sha) h.update(`${sha} `);
+    if (sha) h.update(`${JSON.stringify(name)} ${sha} `);
     return sha !== null;
   };
   for (const s of f.steps) {
@@ -138,6 +139,25 @@ export const sourceIdentities = (dir: string): ReadonlyMap<string, string> =>
       .filter(f => f.endsWith('.safetensors') && existsSync(join(dir, f)))
       .map(f => [f, identity(join(dir, f))]),
   );
+const allNumbers = (x: unknown): boolean => typeof x === 'object' && x !== null && Object.values(x).every(v => typeof v === 'number');
+/** A result as it was read from a disk, of as many steps as the file has that read something. */
+function isResult(r: unknown, f: FileWork): r is FileResult {
+  const { steps, sha256, bytes, seconds } = r as Partial<FileResult>;
+  return (
+    typeof sha256 === 'string' &&
+    typeof bytes === 'number' &&
+    allNumbers(seconds) &&
+    Array.isArray(steps) &&
+    steps.length === f.steps.filter(x => stepSources(x).length > 0).length &&
+    steps.every(
+      s =>
+        Array.isArray(s?.sources) &&
+        s.sources.every((x: unknown) => Array.isArray(x) && x.length === 2 && x.every(t => typeof t === 'string')) &&
+        (s.name === null || typeof s.name === 'string') &&
+        (s.figures === null || (typeof s.figures === 'object' && typeof s.figures.relative === 'number' && s.figures.scales?.length === 2)),
+    )
+  );
+}
 const plainResult = ({ index, path, sha256, bytes, steps, seconds }: FileResult): FileResult => ({
   index,
   path,
@@ -193,8 +213,8 @@ export async function writeWeights(
     await new Promise(resolve => setImmediate(resolve));
     if (o.signal.aborted) throw new Interrupted();
     const done = work.finished.get(`${directory}/${f.path}`);
-    if (done && done.bytes === f.size && sourcesOf(f).every(s => done.sources[s] === here(s))) {
-      reuse(f, { ...plainResult(done as unknown as FileResult), index: f.index });
+    if (done && isResult(done, f) && done.bytes === f.size && sourcesOf(f).every(s => done.sources[s] === here(s))) {
+      reuse(f, { ...plainResult(done), index: f.index });
       resumed++;
       continue;
     }
@@ -223,8 +243,9 @@ export async function writeWeights(
     } else {
       const content = contentOf(f, knownTensor, recipe);
       const made = content === null ? null : (o.cache?.made(content) ?? null);
-      if (made && made.result.bytes === f.size && (await takeMade(made.path, join(to, f.path), o.weights))) {
-        const r = { ...plainResult(made.result as unknown as FileResult), index: f.index, path: f.path };
+      const was: unknown = made?.result;
+      if (made && isResult(was, f) && was.bytes === f.size && (await takeMade(made.path, join(to, f.path), o.weights))) {
+        const r = { ...plainResult(was), index: f.index, path: f.path };
         reuse(f, r);
         record(f, r);
         cached++;
@@ -247,12 +268,18 @@ export async function writeWeights(
       progress: n => watch.at(Math.min(total, before + n), total),
       finished: r => {
         const f = sizes.get(r.path) as FileWork;
-        const bad = r.steps.find(s => s.figures !== null && s.figures.nan + s.figures.infinite > 0 && coded(f, s.name as string));
+        const bad = r.steps.find(s => s.figures !== null && s.figures.nan + unheld(f, s.name as string, s.figures) > 0);
         if (bad) {
           const step = f.steps.find(s => s.kind === 'matrix' && s.name === bad.name);
           const part = step?.kind === 'matrix' ? step.part : null;
           throw new Unfinished([
-            badNumbers(bad.name as string, bad.figures!.nan, bad.figures!.infinite, part?.file ?? f.path, part?.bytes ?? [0, 0]),
+            badNumbers(
+              bad.name as string,
+              bad.figures!.nan,
+              unheld(f, bad.name as string, bad.figures!),
+              part?.file ?? f.path,
+              part?.bytes ?? [0, 0],
+            ),
           ]);
         }
         for (const s of sourcesOf(f)) check(s);
@@ -287,7 +314,9 @@ async function takeMade(path: string, to: string, how: EngineOptions['weights'])
     throw e;
   }
 }
-const coded = (f: FileWork, name: string): boolean => f.steps.some(s => s.kind === 'matrix' && s.name === name && s.form.kind !== 'plain');
+/** Values that the written form cannot hold: infinite ones, and those that a cast sends to infinity. Codes that are cut at their range are none. */
+const unheld = (f: FileWork, name: string, x: Figures): number =>
+  x.infinite + (f.steps.some(s => s.kind === 'matrix' && s.name === name && s.form.kind === 'plain') ? x.saturated : 0);
 
 /** Remember what the files of a finished bundle were made of. */
 export function rememberMade(
@@ -311,10 +340,17 @@ export function rememberMade(
 /** Files that belong to a model beside config, weights and index: tokenizer, prompts, code that `auto_map` names, licences. */
 const companion =
   /^(generation_config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|preprocessor_config\.json|chat_template\..*|.*\.(tiktoken|jinja|py)|(LICEN[CS]E|NOTICE)([-.].*)?)$/;
+/** A directory whose name has no ending, as tokenizer/, belongs to something else; all else that is no file is refused, a pipe above all. */
 const companionsIn = (dir: string): readonly string[] =>
   readdirSync(dir)
-    .filter(f => companion.test(f) && statSync(join(dir, f)).isFile())
+    .filter(f => companion.test(f) && (isRegular(dir, f) || f.includes('.')))
+    .map(f => regular(dir, f))
     .sort();
+const isRegular = (dir: string, f: string): boolean => statSync(join(dir, f)).isFile();
+function regular(dir: string, f: string): string {
+  if (!isRegular(dir, f)) throw new Refusal([notRegular(f)]);
+  return f;
+}
 export const indexName = 'model.safetensors.index.json';
 
 /** config.json without what was said of the old storage, MTP counted as it is. */
@@ -331,9 +367,10 @@ export function bareConfig(source: string, keepQuantisation: boolean, noMtp: boo
   return c;
 }
 
-/** The JSON files beside a checkpoint's weights. */
+/** The JSON files beside a checkpoint's weights. Refuses those that are none, and any companion that cannot be copied. */
 export function companionsOf(dir: string): Companions {
-  const text = (f: string): string | null => (existsSync(join(dir, f)) ? readFileSync(join(dir, f), 'utf8') : null);
+  companionsIn(dir);
+  const text = (f: string): string | null => (existsSync(join(dir, f)) ? readFileSync(join(dir, regular(dir, f)), 'utf8') : null);
   const json = (f: string): unknown => {
     const t = text(f);
     if (t === null) return null;

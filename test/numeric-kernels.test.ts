@@ -21,11 +21,12 @@ const place = (bytes: Uint8Array): number => {
 };
 const raw = (a: Float32Array): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
 /** Values that numbers are hard at: zeros, subnormals, ties, powers of two, large and small rows. */
-function values(rows: number, columns: number, kind: 'mixed' | 'plain' | 'tiny' | 'ties'): Float32Array {
+function values(rows: number, columns: number, kind: 'mixed' | 'plain' | 'tiny' | 'huge' | 'ties'): Float32Array {
   return Float32Array.from({ length: rows * columns }, (_, i) => {
     const r = Math.floor(i / columns);
     if (kind === 'plain') return normal() * 0.1;
     if (kind === 'tiny') return normal() * 2 ** -140;
+    if (kind === 'huge') return normal() * 2 ** 110;
     if (kind === 'ties') return Math.round(random() * 508 - 254) / 2; // halves of whole numbers
     if (r % 5 === 3) return 0;
     return normal() * 2 ** ((r % 11) * 6 - 30) * (i % 97 === 0 ? 40 : 1);
@@ -173,7 +174,7 @@ function run(form: CodedForm, v: Float32Array, rows: number, columns: number, se
 describe('encoders by absmax', () => {
   for (const form of forms)
     it(`${form.element} ${form.block.join('x')} ${form.scale}${form.zero ? ' asymmetric' : ''}${form.layout === 'bytes' ? ' in bytes' : ''} equals the definition`, () => {
-      for (const kind of ['plain', 'mixed', 'tiny', 'ties'] as const)
+      for (const kind of ['plain', 'mixed', 'tiny', 'huge', 'ties'] as const)
         for (const [rows, columns] of [...shapes, [9, 288], [129, 257]] as const) {
           const v = values(rows, columns, kind);
           const want = encode(v, rows, columns, form);
@@ -191,7 +192,7 @@ describe('encoders by absmax', () => {
             most = Math.max(most, Math.abs(d));
           });
           expect(got.figures.count).toBe(rows * columns);
-          if (kind !== 'tiny') expect(got.figures.relative).toBeCloseTo(Math.sqrt(e2 / (x2 || 1)), 5);
+          expect(got.figures.relative).toBeCloseTo(x2 === 0 ? 0 : Math.sqrt(e2 / x2), 5);
           expect(Math.abs(got.figures.largestError - most)).toBeLessThanOrEqual(most * 1e-5);
           expect(got.figures.largest).toBe(v.reduce((a, b) => Math.max(a, Math.abs(b)), 0));
           expect(got.figures.saturated).toBe(want.saturated);
@@ -298,6 +299,7 @@ describe('plain casts and GGUF blocks', () => {
   ] as const)
     it(`${name}: rows of usual values, and what was lost`, () => {
       const list = [...values(7, 1031, 'plain'), ...values(3, 1024, 'mixed'), ...values(2, 333, 'ties')];
+      if (kind === 0) list.push(...values(4, 512, 'huge'), ...values(4, 512, 'tiny'));
       for (let e = 0; e < 70; e++) list.push(2 ** -e, -(2 ** -e) * 1.0009765625, 3 * 2 ** (-e - 14)); // down through the subnormals
       const v = Float32Array.from(list);
       arena.reset();

@@ -223,7 +223,7 @@ export function gate(figures: ReadonlyMap<string, Figures>, b: Baseline): readon
   return [...figures].flatMap(([name, f]) => {
     const was = Object.hasOwn(b.relative, name) ? b.relative[name] : undefined;
     if (was === undefined) return f.relative > 0 ? [newTensor(name)] : [];
-    return f.relative > was * 1.01 + 1e-12 ? [worse(name, was, f.relative)] : [];
+    return f.relative <= was * 1.01 + 1e-12 ? [] : [worse(name, was, f.relative)]; // what is no number is worse
   });
 }
 /** SHA-256 of a text. */

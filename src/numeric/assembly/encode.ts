@@ -1,5 +1,5 @@
 // Blocks of f32 to codes and scales, with the figures of what was lost.
-import { E_F4E2M1, E_F8E4M3, E_I4, E_I4_ASYM, E_I4_BYTES, E_I8, F_COUNT, F_DEAD, F_LEAST, F_MAX_X, F_MOST, S_BF16, S_BF16_AS_F32, S_F32, add, bytes16, countBad, kAbs, kMagic, kMagicBits, rounded, storeScale, sums } from './numbers';
+import { E_F4E2M1, E_F8E4M3, E_I4, E_I4_ASYM, E_I4_BYTES, E_I8, F_COUNT, F_DEAD, F_LEAST, F_MAX_X, F_MOST, S_BF16, S_BF16_AS_F32, S_F32, add, bytes16, count, countBad, kAbs, kMagic, kMagicBits, rounded, storeScale, sums, unusual } from './numbers';
 import { decodeRows } from './decode';
 import { int4Row } from './int4';
 import { absmaxScale, errorAsym, inside, largest, least, most, near, range, rangeHigh, rangeLow, searchedScale } from './search';
@@ -144,6 +144,7 @@ export function encodeStrip(
     const clip = search != 0 || scale < <f32>1e-30; // a scale among the subnormals is coarse: quotients may lie outside
     const bytes = half ? (<usize>n + 1) >> 1 : <usize>n;
     const to = d + (half ? <usize>c >> 1 : <usize>c);
+    if (unusual(bits)) flush(figures);
     for (let r: u32 = 0; r < rows; r++) {
       const row = at + r * pitch, out = to + r * codePitch;
       if (n == n16) encodeRow(element, clip, row, n, scale, zero, out);
@@ -152,12 +153,34 @@ export function encodeStrip(
         memory.copy(out, scratch, bytes);
       }
     }
+    if (unusual(bits)) {
+      // their squares are not for f32: what was just summed is summed again
+      accX = accE = accY = accM = i32x4.splat(0);
+      for (let r: u32 = 0; r < rows; r++) countBlock(element, at + r * pitch, n, scale, zero, figures);
+    }
     if (rows > 1 || i % 64 == 63) flush(figures); // sums of f32 stay short
   }
   flush(figures);
   if (top == 0) add(figures + F_DEAD, 1);
   store<f64>(figures + F_MAX_X, max(load<f64>(figures + F_MAX_X), <f64>reinterpret<f32>(top)));
   add(figures + F_COUNT, <f64>rows * <f64>cols);
+}
+/** A row's block of very large or very small values; a scale among the subnormals is coarse, and quotients may lie outside. */
+export function encodeRare(element: i32, x: usize, n: u32, scale: f32, d: usize, figures: usize): void {
+  accX = accE = accY = accM = accS = i32x4.splat(0);
+  encodeRow(element, true, x, n, scale, 0, d);
+  accX = accE = accY = accM = i32x4.splat(0);
+  flush(figures);
+  countBlock(element, x, n, scale, 0, figures);
+}
+/** The figures of n values under a scale, one after another. */
+function countBlock(element: i32, x: usize, n: u32, scale: f32, zero: f32, figures: usize): void {
+  const low = f32x4.splat(element == E_I4_ASYM ? -zero : least(element)), high = f32x4.splat(element == E_I4_ASYM ? <f32>15 - zero : most(element)), g = f32x4.splat(kMagic);
+  for (let i: u32 = 0; i < n; i++) {
+    const v = load<f32>(x + (<usize>i << 2));
+    const q = f32x4.extract_lane(near(element, inside(f32x4.splat(v / scale), low, high), g), 0);
+    count(figures, <f64>v, <f64>(q * scale));
+  }
 }
 export function flush(figures: usize): void {
   sums(figures, accX, accE, accY, accM, accS);

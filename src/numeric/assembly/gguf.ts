@@ -1,5 +1,5 @@
 // GGUF's blocks of 32 with their scale before them.
-import { F_COUNT, F_LEAST, F_MAX_X, F_MOST, add, bytes16, countBad, fromF16, kAbs, sums, toF16 } from './numbers';
+import { F_COUNT, F_INF, F_LEAST, F_MAX_X, F_MOST, add, bytes16, count, countBad, fromF16, kAbs, sums, toF16, unusual } from './numbers';
 import { foundError, inside, largest, search32I4, search32I4w, search32I8, search32I8w } from './search';
 
 /** The value of the largest magnitude of 32: the first one where both signs have it. */
@@ -53,6 +53,7 @@ export function signedMost(x: usize, am: f32): f32 {
     }
     const inv: f32 = scale != 0 ? <f32>1 / scale : 0;
     const h = toF16(scale), stored = fromF16(h);
+    if ((h & 0x7c00) == 0x7c00) { add(figures + F_INF, 32); continue; } // no f16 stands for such a scale
     store<u16>(d, <u16>h);
     const k = f32x4.splat(inv), s = f32x4.splat(stored);
     const v0 = v128.load(x), v1 = v128.load(x, 16), v2 = v128.load(x, 32), v3 = v128.load(x, 48), v4 = v128.load(x, 64), v5 = v128.load(x, 80), v6 = v128.load(x, 96), v7 = v128.load(x, 112);
@@ -71,10 +72,17 @@ export function signedMost(x: usize, am: f32): f32 {
     }
     const y0 = f32x4.mul(q0, s), y1 = f32x4.mul(q1, s), y2 = f32x4.mul(q2, s), y3 = f32x4.mul(q3, s), y4 = f32x4.mul(q4, s), y5 = f32x4.mul(q5, s), y6 = f32x4.mul(q6, s), y7 = f32x4.mul(q7, s);
     const r0 = f32x4.sub(v0, y0), r1 = f32x4.sub(v1, y1), r2 = f32x4.sub(v2, y2), r3 = f32x4.sub(v3, y3), r4 = f32x4.sub(v4, y4), r5 = f32x4.sub(v5, y5), r6 = f32x4.sub(v6, y6), r7 = f32x4.sub(v7, y7);
-    sx = f32x4.add(sx, squares8(v0, v1, v2, v3, v4, v5, v6, v7));
-    sy = f32x4.add(sy, squares8(y0, y1, y2, y3, y4, y5, y6, y7));
-    se = f32x4.add(se, squares8(r0, r1, r2, r3, r4, r5, r6, r7));
-    sm = i32x4.max_s(sm, v128.and(absolute, f32x4.max(f32x4.max(f32x4.max(f32x4.abs(r0), f32x4.abs(r1)), f32x4.max(f32x4.abs(r2), f32x4.abs(r3))), f32x4.max(f32x4.max(f32x4.abs(r4), f32x4.abs(r5)), f32x4.max(f32x4.abs(r6), f32x4.abs(r7))))));
+    if (unusual(bits)) {
+      for (let i: usize = 0; i < 32; i++) {
+        const q = kind == 0 ? <f32>load<i8>(d + 2 + i) : <f32>(<i32>(i < 16 ? load<u8>(d + 2 + i) & 15 : load<u8>(d + 2 + i - 16) >> 4) - 8);
+        count(figures, <f64>load<f32>(x + (i << 2)), <f64>(q * stored));
+      }
+    } else {
+      sx = f32x4.add(sx, squares8(v0, v1, v2, v3, v4, v5, v6, v7));
+      sy = f32x4.add(sy, squares8(y0, y1, y2, y3, y4, y5, y6, y7));
+      se = f32x4.add(se, squares8(r0, r1, r2, r3, r4, r5, r6, r7));
+      sm = i32x4.max_s(sm, v128.and(absolute, f32x4.max(f32x4.max(f32x4.max(f32x4.abs(r0), f32x4.abs(r1)), f32x4.max(f32x4.abs(r2), f32x4.abs(r3))), f32x4.max(f32x4.max(f32x4.abs(r4), f32x4.abs(r5)), f32x4.max(f32x4.abs(r6), f32x4.abs(r7))))));
+    }
     add(figures + F_COUNT, 32);
     store<f64>(figures + F_MAX_X, max(load<f64>(figures + F_MAX_X), <f64>am));
     if (am != 0) {

@@ -1,7 +1,7 @@
 // Rows in int4 by absmax, blocks of 32, 64 or 128 along the row: what encodeStrip does, with nothing called and nothing kept in memory between
 // blocks. The same codes and scales, half as much again as fast.
-import { E_I4, F_LEAST, F_MOST, S_F32, bytes16, countBad, kAbs, kMagic, kMagicBits, storeScale, sums } from './numbers';
-import { encodeRow, pairs, whole } from './encode';
+import { E_I4, F_LEAST, F_MOST, S_F32, bytes16, countBad, kAbs, kMagic, kMagicBits, storeScale, sums, usualHigh, usualLow } from './numbers';
+import { encodeRare, pairs, whole } from './encode';
 
 // @ts-ignore: decorator
 @inline function code(v: v128, s: v128, g: v128): v128 { return f32x4.sub(f32x4.add(f32x4.div(v, s), g), g); }
@@ -9,7 +9,7 @@ import { encodeRow, pairs, whole } from './encode';
 // @ts-ignore: decorator
 @inline function int4As(bf16: bool, scaleKind: i32, x: usize, cols: u32, block: u32, d: usize, sc: usize, figures: usize): u32 {
   const abs = i32x4.splat(kAbs), g = f32x4.splat(kMagic), gi = i32x4.splat(kMagicBits), eight = i8x16.splat(8);
-  const seven = f32x4.splat(7), one = f32x4.splat(1), zero = i32x4.splat(0), infinite = i32x4.splat(0x7f7fffff), coarse = f32x4.splat(1e-30);
+  const seven = f32x4.splat(7), one = f32x4.splat(1), zero = i32x4.splat(0), rare = i32x4.splat(usualHigh), few = i32x4.splat(usualLow);
   let sx = zero, se = zero, sy = zero, sm = zero, top = zero, low = f32x4.splat(Infinity), high = zero;
   const bytes = <usize>block << 2;
   for (let i: usize = 0, n = <usize>(cols / block); i < n; i++, x += bytes) {
@@ -26,12 +26,11 @@ import { encodeRow, pairs, whole } from './encode';
     let s = f32x4.div(a, seven);
     if (bf16) s = v128.and(i32x4.add(i32x4.add(s, i32x4.splat(0x7fff)), v128.and(i32x4.shr_u(s, 16), i32x4.splat(1))), i32x4.splat(0xffff0000));
     s = v128.bitselect(one, s, f32x4.eq(s, zero));
-    if (v128.any_true(v128.or(i32x4.gt_s(a, infinite), f32x4.lt(s, coarse)))) {
+    if (v128.any_true(v128.or(i32x4.gt_s(a, rare), v128.and(i32x4.lt_s(a, few), i32x4.ne(a, zero))))) {
       if (i32x4.extract_lane(a, 0) >= 0x7f800000) { countBad(x, block, figures); d += block >> 1; continue; }
-      // a scale among the subnormals is coarse: quotients may lie outside
       const scale = f32x4.extract_lane(s, 0);
       storeScale(scaleKind, sc, i, scale);
-      encodeRow(E_I4, true, x, block, scale, 0, d);
+      encodeRare(E_I4, x, block, scale, d, figures);
       low = f32x4.min(low, s); high = f32x4.max(high, s); top = i32x4.max_s(top, a);
       d += block >> 1;
       continue;

@@ -95,6 +95,16 @@ export function sums(figures: usize, x: v128, e: v128, y: v128, m: v128, saturat
   store<f64>(figures + F_MAX_E, max(load<f64>(figures + F_MAX_E), <f64>reinterpret<f32>(top)));
   add(figures + F_SATURATED, -<f64>(i32x4.extract_lane(saturated, 0) + i32x4.extract_lane(saturated, 1) + i32x4.extract_lane(saturated, 2) + i32x4.extract_lane(saturated, 3)));
 }
+/** Magnitudes whose squares f32 holds well: bits of 2^-50 and of 2^50. Blocks outside have their figures summed in f64. */
+export const usualLow: u32 = 0x26800000, usualHigh: u32 = 0x58800000;
+// @ts-ignore: decorator
+@inline export function unusual(bits: u32): bool { return bits != 0 && (bits < usualLow || bits > usualHigh); }
+/** One value and what is written for it, in f64. */
+export function count(figures: usize, x: f64, y: f64): void {
+  const d = x - y;
+  add(figures + F_X2, x * x); add(figures + F_E2, d * d); add(figures + F_Y2, y * y);
+  store<f64>(figures + F_MAX_E, max(load<f64>(figures + F_MAX_E), abs(d)));
+}
 /** Count what is not finite in n values. */
 export function countBad(x: usize, n: u32, figures: usize): void {
   for (let i: u32 = 0; i < n; i++) {

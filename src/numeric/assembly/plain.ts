@@ -1,5 +1,5 @@
 // Casts to bf16 and f16, one value at a time.
-import { F_COUNT, F_E2, F_INF, F_MAX_E, F_MAX_X, F_NAN, F_SATURATED, F_X2, F_Y2, add, fromF16, kAbs, sums, toBf16, toF16 } from './numbers';
+import { F_COUNT, F_E2, F_INF, F_MAX_E, F_MAX_X, F_NAN, F_SATURATED, F_X2, F_Y2, add, fromF16, kAbs, sums, toBf16, toF16, usualHigh, usualLow } from './numbers';
 
 /** One value after another, figures in f64: for what does not fill vectors, is not finite, or is too large for sums of f32. */
 export function plainSlow(to: i32, x: usize, n: u32, d: usize, figures: usize): void {
@@ -13,11 +13,12 @@ export function plainSlow(to: i32, x: usize, n: u32, d: usize, figures: usize): 
     else { store<f32>(d, v); d += 4; y = v; }
     const bits = reinterpret<u32>(v) & 0x7fffffff;
     if (bits >= 0x7f800000) { add(figures + (bits > 0x7f800000 ? F_NAN : F_INF), 1); continue; }
+    mx = max(mx, <f64>abs(v));
     const yb = reinterpret<u32>(y) & 0x7fffffff;
     if (yb >= 0x7f800000) { add(figures + F_SATURATED, 1); continue; }
     const xd = <f64>v, yd = <f64>y, dd = xd - yd;
     x2 += xd * xd; y2 += yd * yd; e2 += dd * dd;
-    mx = max(mx, abs(xd)); me = max(me, abs(dd));
+    me = max(me, abs(dd));
   }
   add(figures + F_X2, x2); add(figures + F_E2, e2); add(figures + F_Y2, y2); add(figures + F_COUNT, <f64>n);
   store<f64>(figures + F_MAX_X, mx); store<f64>(figures + F_MAX_E, me);
@@ -42,7 +43,7 @@ export function plainSlow(to: i32, x: usize, n: u32, d: usize, figures: usize): 
 }
 // @ts-ignore: decorator
 @inline export function plainAs(to: i32, x: usize, n: u32, d: usize, figures: usize): void {
-  const abs = i32x4.splat(kAbs), limit = i32x4.splat(to == 1 ? 0x477fefff : 0x58800000);
+  const abs = i32x4.splat(kAbs), limit = i32x4.splat(to == 1 ? 0x477fefff : usualHigh), few = i32x4.splat(usualLow);
   let sx = i32x4.splat(0), se = sx, sy = sx, sm = sx, ss = sx;
   let mx = i32x4.splat(0);
   let done: u32 = 0;
@@ -50,7 +51,7 @@ export function plainSlow(to: i32, x: usize, n: u32, d: usize, figures: usize): 
   for (let p = x; p < e; p += 32, d += to == 2 ? 32 : 16) {
     const v = v128.load(p), u = v128.load(p, 16);
     const a = v128.and(v, abs), b = v128.and(u, abs), m = i32x4.max_s(a, b);
-    if (v128.any_true(i32x4.gt_s(m, limit))) { plainSlow(to, p, 8, d, figures); continue; }
+    if (v128.any_true(i32x4.gt_s(m, limit)) || (v128.any_true(m) && !v128.any_true(i32x4.gt_s(m, few)))) { plainSlow(to, p, 8, d, figures); continue; }
     mx = i32x4.max_s(mx, m);
     let y = v, z = u;
     if (to == 0) {
