@@ -1,6 +1,6 @@
 // --baseline and --gate: errors that grow are refused with exit 6, tensor by tensor, and nothing is put in place.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -79,6 +79,29 @@ describe('a baseline', () => {
     expect((await run({ gate: base, quantise: 'int8' })).exit).toBe(0);
     expect((await run({ gate: base, quantise: 'none' })).exit).toBe(0);
     expect((await run({ gate: base, mtp: 'drop' })).exit).toBe(0); // tensors that are no more are no worse
+  });
+});
+
+describe('the place of a baseline', () => {
+  it('holds nothing or an earlier baseline: all else is refused before the work, and stays', async () => {
+    const notes = join(work, 'notes.json');
+    writeFileSync(notes, '{"format":"mine"}');
+    const dir = join(work, 'a directory');
+    mkdirSync(dir);
+    const inModel = join(model, 'baseline.json');
+    for (const [file, why] of [
+      [notes, 'a file'],
+      [dir, 'a directory'],
+      [inModel, 'in the model'],
+      [join(work, `out-${n + 3}`, 'baseline.json'), 'in the output'],
+    ] as const) {
+      const r = await run({ baseline: file });
+      expect([why, r.exit, r.said, existsSync(r.out)]).toEqual([why, 2, [expect.stringMatching(/^HK2106 /)], false]);
+    }
+    expect([readFileSync(notes, 'utf8'), existsSync(dir), existsSync(inModel)]).toEqual(['{"format":"mine"}', true, false]);
+    const earlier = changed(b => void delete b.relative['model.layers.0.self_attn.o_proj.weight']);
+    expect((await run({ baseline: earlier })).exit).toBe(0);
+    expect(readFileSync(earlier, 'utf8')).toBe(readFileSync(base, 'utf8'));
   });
 });
 

@@ -1,5 +1,5 @@
 // The place beside an output: journal, lock, and the change from an old output to a new one, each met in every state that a kill can leave.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import {
   appendFileSync,
   existsSync,
@@ -177,6 +177,23 @@ describe('the lock', () => {
     const out = fresh();
     const file = held(out, { pid: process.ppid });
     expect(() => open(out)).toThrow(new RegExp(`HK9101[\\s\\S]*${file}[\\s\\S]*Process ${process.ppid} on ${hostname()} holds its lock`));
+  });
+  const proc = existsSync('/proc/self/stat');
+  (proc ? it : it.skip)(`of a process that ended unasked for is taken over${proc ? '' : ': skipped, there is no /proc'}`, async () => {
+    const out = fresh();
+    await unfinished(out);
+    // a shell that starts a process and becomes one that never asks after it
+    const parent = spawn('sh', ['-c', 'sh -c : & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] });
+    try {
+      const pid = await new Promise<number>(resolve => parent.stdout.once('data', (d: Buffer) => resolve(Number(String(d)))));
+      const stat = (): string => readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '');
+      while (!stat().startsWith('Z')) await new Promise(resolve => setTimeout(resolve, 5));
+      held(out, { pid });
+      await open(out).abandon();
+      expect(readdirSync(dirname(out))).toEqual([]);
+    } finally {
+      parent.kill();
+    }
   });
   it('of before the machine started again is taken over', async () => {
     const out = fresh();

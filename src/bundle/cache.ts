@@ -5,7 +5,8 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { makeDirectory, sha256File } from './directory.js';
 
-export const cacheRoot = (): string => process.env.HKGAI_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'hkgai');
+/** A variable that is empty is one that is not set. */
+export const cacheRoot = (): string => process.env.HKGAI_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'hkgai');
 
 /** Device, inode, size and time of a file: it changes when the file is written, unless somebody sets the time back. */
 export function identity(path: string): string {
@@ -80,7 +81,12 @@ export class Cache {
   }
   #kept(content: string): Kept | null {
     const k = read<Kept>(join(this.#root, 'made', `${content}.json`));
-    return k && Array.isArray(k.places) && isDigest(k.result?.sha256) && typeof k.result.bytes === 'number' ? k : null;
+    const sound =
+      Array.isArray(k?.places) &&
+      k.places.every(p => typeof p?.path === 'string' && typeof p.identity === 'string') &&
+      isDigest(k.result?.sha256) &&
+      typeof k.result.bytes === 'number';
+    return sound ? k : null;
   }
   /** A file made of this content that is still as it was made; null where there is none. One that was touched since is hashed again first. */
   made(content: string): Made | null {

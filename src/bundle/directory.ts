@@ -53,7 +53,8 @@ function realPlace(path: string): string {
   const up = dirname(path);
   return up === path ? path : join(realPlace(up), basename(path));
 }
-const within = (dir: string, path: string): boolean => {
+/** `path` is `dir` or lies below it; both as outputPlace gives them. */
+export const liesWithin = (dir: string, path: string): boolean => {
   const inside = relative(dir, path);
   return inside !== '..' && !inside.startsWith('..' + sep);
 };
@@ -71,8 +72,8 @@ function isBundle(dir: string): boolean {
 export function checkOutput(out: string, model: string, force: boolean): void {
   const to = outputPlace(out);
   const from = realPlace(resolve(model));
-  if (within(from, to)) throw new Refusal([outputInside(out, model)]);
-  if (within(to, from)) throw new Refusal([outputHoldsModel(out, model)]);
+  if (liesWithin(from, to)) throw new Refusal([outputInside(out, model)]);
+  if (liesWithin(to, from)) throw new Refusal([outputHoldsModel(out, model)]);
   if (!existsSync(to)) return;
   if (!statSync(to).isDirectory()) throw new Refusal([outputIsNoDirectory(out)]);
   if (statSync(to).dev !== statSync(dirname(to)).dev) throw new Refusal([outputIsMount(out)]);

@@ -33,18 +33,19 @@ const text = (read: () => string): string => {
     return ''; // unknown on this system
   }
 };
-const beganAt = (pid: number): string =>
-  text(() => {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-  });
+/** What the system says of a process, from its state on; all absent where it says nothing. */
+function statOf(pid: number): { readonly state: string; readonly began: string } {
+  const stat = text(() => readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return { state: fields[0] ?? '', began: fields[19] ?? '' };
+}
 const self = (): Holder => ({
   pid: process.pid,
   host: hostname(),
   machine: text(() => readFileSync('/etc/machine-id', 'utf8')),
   boot: text(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8')),
   space: text(() => readlinkSync('/proc/self/ns/pid')),
-  began: beganAt(process.pid),
+  began: statOf(process.pid).began,
 });
 /** The process can be looked for from here: it runs in this space, or ran before this boot. */
 const canTell = (h: Holder): boolean => {
@@ -60,7 +61,8 @@ function alive(h: Holder): boolean {
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code !== 'EPERM') return false;
   }
-  const now = beganAt(h.pid);
+  const { state, began: now } = statOf(h.pid);
+  if (state === 'Z' || state === 'X') return false; // ended; only its parent has not asked yet
   return h.began === '' || now === '' || now === h.began;
 }
 /** Who a lock file speaks of; null where it holds nothing: it is renamed into place whole, so only a crash of the machine leaves that. */

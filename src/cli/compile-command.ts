@@ -1,5 +1,5 @@
 // hkgai compile: a bundle, and what it holds.
-import { type Compiled, type CompileOptions, compile } from '../compile.js';
+import { type Compiled, type CompileOptions, checkPasses, compile } from '../compile.js';
 import { showGraph } from '../inspect.js';
 import { bytes, count, grouped, type ProgressStyle, print, printJson, progress, say } from './terminal.js';
 import { typed } from './typed.js';
@@ -62,6 +62,7 @@ export const optionsFor = (o: Partial<CompileArguments>, version: string): Compi
 });
 
 export async function compileCommand(model: string, o: CompileArguments, version: string): Promise<number> {
+  checkPasses({ ...(o.dump === undefined ? {} : { dump: o.dump }), ...(o.stopAfter === undefined ? {} : { stopAfter: o.stopAfter }) });
   if (o.dryRun) return (await import('./plan-command.js')).planCommand(model, o, version);
   const watch = await progress(o.quiet ? 'none' : o.progress);
   const started = Date.now();

@@ -16,13 +16,21 @@ export function version(): string {
 }
 
 export async function main(args: readonly string[]): Promise<void> {
+  let lost: NodeJS.ErrnoException | null = null;
+  process.stdout.on('error', (e: NodeJS.ErrnoException) => {
+    if (e.code === 'EPIPE') process.exit(0); // the reader of a pipe has seen enough
+    if (lost === null)
+      void Promise.all([import('./problems.js'), import('./terminal.js')]).then(([p, t]) => t.tellProblem(p.outputLost(e)));
+    lost = e;
+  });
+  process.on('exit', () => {
+    if (lost !== null && !process.exitCode) process.exitCode = 9;
+  });
+  process.stderr.on('error', () => {}); // closed or full: the work goes on, and the exit code still says how it ended
   if (args.length === 1 && (args[0] === '--version' || args[0] === '-V')) {
     process.stdout.write(version() + '\n');
     return;
   }
-  process.stdout.on('error', (e: NodeJS.ErrnoException) => {
-    if (e.code === 'EPIPE') process.exit(0); // the reader of a pipe has seen enough
-  });
   try {
     const { run } = await import('./program.js');
     process.exitCode = await run(args, version());
