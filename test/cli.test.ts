@@ -1,6 +1,6 @@
 // The command line as a shell sees it: exit codes, what is on stdout and what on stderr, JSON, plain output off a terminal.
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -47,6 +47,18 @@ describe('hkgai', () => {
     ['a value that is no number', ['compile', nano, '-o', 'x', '--context', 'long'], /HK2002 .*whole number above 0/],
     ['an unknown target', ['compile', nano, '-o', 'x', '-t', 'tpu'], /HK2201 {2}tpu is not a target/],
     ['too long a context', ['compile', nano, '-o', 'x', '--context', '100000'], /HK2202/],
+    ['an empty target', ['compile', nano, '-o', 'x', '-t', ''], /HK2003 {2}--target ''/],
+    ['a target of three parts', ['compile', nano, '-o', 'x', '-t', 'cpu:generic:x'], /HK2201 {2}cpu:generic:x is not a target/],
+    ['an engine of three parts', ['compile', nano, '-o', 'x', '-t', 'cuda', '--runtime', 'vllm@0@c'], /HK2606 {2}vllm@0@c/],
+    [
+      'too many sequences',
+      ['compile', nano, '-o', 'x', '--sequences', '9007199254740991'],
+      /HK2003 {2}--sequences 9007199254740991: at most 8192/,
+    ],
+    ['a pass that is none', ['compile', nano, '-o', 'x', '--stop-after', 'nope'], /HK2003 {2}--stop-after nope: absorb-mla was expected/],
+    ['a dump of a pass that is none', ['compile', nano, '-o', 'x', '--dump', 'nope'], /HK2003 {2}--dump nope: all, changed or absorb-mla/],
+    ['a directory as a recipe', ['compile', nano, '-o', 'x', '--quantise', './'], /HK2003 {2}--quantise \.\/: a file was expected/],
+    ['a directory as a gate', ['compile', nano, '-o', 'x', '--gate', nano], /HK2003 {2}--gate .*: a file was expected/],
     ['an unknown code', ['explain', 'HK1'], /HK2001/],
   ] as const)
     it(`${name}: exit 2, with a way on`, () => {
@@ -58,6 +70,53 @@ describe('hkgai', () => {
       expect(r.err).not.toMatch(colour);
       expect(readdirSync(work).filter(f => f !== 'cache' && !f.startsWith('bundle'))).toEqual([]);
     });
+  it('a place for temporary files that is not there is named: exit 9', () => {
+    const r = hkgai(['plan', nano, '--quantise', 'int8'], { env: { TMPDIR: join(work, 'no place') } });
+    expect([r.code, r.err]).toEqual([9, expect.stringMatching(/HK9003 {2}No temporary directory can be made in .*no place[\s\S]*TMPDIR/)]);
+  });
+  const full = existsSync('/dev/full');
+  (full ? it : it.skip)(`output that is lost is exit 9, lost progress is nothing${full ? '' : ': skipped, there is no /dev/full'}`, () => {
+    const shell = (command: string) =>
+      spawnSync('sh', ['-c', `"$NODE" "$BIN" ${command}`], {
+        encoding: 'utf8',
+        env: { ...process.env, NODE: process.execPath, BIN: join(root, 'bin/hkgai.js') },
+      });
+    for (const command of ['targets', 'targets --json', '--version', '--help']) {
+      const r = shell(`${command} > /dev/full`);
+      expect([command, r.status, r.stderr]).toEqual([
+        command,
+        9,
+        expect.stringContaining('HK9003  The standard output could not be written: ENOSPC'),
+      ]);
+    }
+    expect(shell('inspect nowhere 2> /dev/full').status).toBe(3);
+  });
+  it('a closed standard error does not stop the work', async () => {
+    const dir = join(work, 'bundle told to nobody');
+    const child = spawn(process.execPath, [join(root, 'bin/hkgai.js'), 'compile', nano, '-o', dir, '--no-cache'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    child.stderr.destroy();
+    expect(await new Promise(resolve => child.on('close', resolve))).toBe(0);
+    expect(existsSync(join(dir, 'bundle.json'))).toBe(true);
+    rmSync(dir, { recursive: true });
+  });
+  it('a companion that is no JSON, or no file, is refused before anything is written: exit 3', () => {
+    const model = join(work, 'bundle of companions');
+    const tokenizer = join(model, 'tokenizer.json');
+    for (const [put, says] of [
+      [() => writeFileSync(tokenizer, '{"model":'), /^HK3022 {2}tokenizer\.json/m],
+      [() => mkdirSync(tokenizer), /^HK3019 {2}tokenizer\.json/m],
+      [() => spawnSync('mkfifo', [tokenizer]), /^HK3019 {2}tokenizer\.json/m],
+    ] as const) {
+      cpSync(nano, model, { recursive: true });
+      rmSync(tokenizer, { force: true });
+      put();
+      const r = hkgai(['compile', model, '-o', 'bundle x']);
+      expect([r.code, r.err, existsSync(join(work, 'bundle x'))]).toEqual([3, expect.stringMatching(says), false]);
+      rmSync(model, { recursive: true });
+    }
+  });
   it('a model that is not there: exit 3', () => {
     const r = hkgai(['inspect', 'nowhere']);
     expect(r.code).toBe(3);
