@@ -221,6 +221,11 @@ export function readCompressed(c: Findings, q: Json): ((t: LogicalTensor) => Sch
   }
   if (q.quantization_status !== undefined && q.quantization_status !== 'compressed')
     c.say('V3', 'quantization_status', `quantization_status ${JSON.stringify(q.quantization_status)} is not "compressed"`);
+  for (const k of ['sparsity_config', 'transform_config'])
+    if (q[k] !== undefined && q[k] !== null && !(isObject(q[k]) && Object.keys(q[k] as Json).length === 0))
+      c.say('V3', k, `${k} is to be empty: the weights are neither sparse nor transformed`);
+  if (q.kv_cache_scheme !== undefined && q.kv_cache_scheme !== null)
+    c.say('V3', 'kv_cache_scheme', 'kv_cache_scheme is to be null: no scales of a cache are written');
   const made: { readonly targets: readonly string[]; readonly scheme: Scheme }[] = [];
   for (const [name, g] of Object.entries(groups)) {
     if (!isObject(g)) {

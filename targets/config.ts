@@ -22,3 +22,22 @@ export function languageModel(config: Record<string, unknown>): Record<string, u
     ...(quantisation === null ? {} : { quantization_config: quantisation }),
   };
 }
+
+/** What the releases of a family call themselves; Kimi-K2 and Moonlight are V3 to an engine. */
+export const architectures: Readonly<Record<string, string>> = {
+  deepseek: 'DeepseekForCausalLM',
+  deepseek_v2: 'DeepseekV2ForCausalLM',
+  deepseek_v3: 'DeepseekV3ForCausalLM',
+  deepseek_v32: 'DeepseekV32ForCausalLM',
+  deepseek_v4: 'DeepseekV4ForCausalLM',
+  llama: 'LlamaForCausalLM',
+  qwen2: 'Qwen2ForCausalLM',
+};
+/** The config of a language model that is served in bf16: it names the class that loads it, and the dtype that was written. */
+export function servedConfig(config: Record<string, unknown>, modelType: string, wrote: boolean): Record<string, unknown> {
+  const own = languageModel(config);
+  const stays = (v: unknown): boolean => v === undefined || v === null || v === 'auto' || (v === 'float16' && !wrote);
+  const dtypes = ['torch_dtype', 'dtype'].filter(k => !stays(own[k])).map(k => [k, 'bfloat16'] as const);
+  const named = own.architectures ?? (Object.hasOwn(architectures, modelType) ? [architectures[modelType]] : undefined);
+  return { ...own, ...(named === undefined ? {} : { architectures: named }), ...Object.fromEntries(dtypes) };
+}

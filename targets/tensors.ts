@@ -1,7 +1,8 @@
 // How matrices are named in files: the spellings that several engines share.
 import { type CodedForm, coded, codedSizes, type Form, plainForm } from '../ir/form.js';
 import type { Storage } from '../ir/storage.js';
-import type { Chosen, LogicalTensor, Rule, StoredPiece } from './engine.js';
+import { servedConfig } from './config.js';
+import { type Chosen, type LogicalTensor, linearRoles, type Rule, type StoredPiece } from './engine.js';
 
 export const baseOf = (t: LogicalTensor): string => t.name.replace(/\.weight$/, '');
 /** DeepSeek-V4's own spelling: no `model.` before layers. */
@@ -11,6 +12,26 @@ export function codedOf(c: Chosen): CodedForm | null {
   return c.form.kind === 'coded' ? c.form : c.form.kind === 'keep' ? codedIn(c.source.storage) : null;
 }
 export const codedIn = (s: Storage): CodedForm | null => (s.kind === 'scaled' ? coded(s.element, s.block, s.scale) : null);
+/** A linear that is kept in a dtype that engines of bf16 do not compute in. */
+export const keptWide = (
+  t: LogicalTensor,
+  form: Form,
+  source: Storage | undefined,
+  elements: readonly string[] = ['f32'],
+): string | null =>
+  form.kind === 'keep' &&
+  source?.kind === 'plain' &&
+  elements.includes(source.element) &&
+  (linearRoles as readonly string[]).includes(t.role)
+    ? `linears in ${source.element} are computed in bf16 here: "otherwise": "bf16"`
+    : null;
+/** config.json of what was written for an engine that computes in bf16. */
+export const served = (config: Record<string, unknown>, chosen: readonly Chosen[], modelType: string): Record<string, unknown> =>
+  servedConfig(
+    config,
+    modelType,
+    chosen.some(c => c.tensor.matrix && c.form.kind === 'plain' && c.form.element === 'bf16'),
+  );
 const scaleDtype = { f32: 'F32', 'bf16-in-f32': 'F32', 'e8m0-in-f32': 'F32', bf16: 'BF16', e8m0: 'F8_E8M0' } as const;
 
 /** compressed-tensors' names (vllm-project/compressed-tensors@ac8e2ba8, compressors/pack_quantized/base.py:44-110 and its siblings). */

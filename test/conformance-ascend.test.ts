@@ -318,6 +318,8 @@ const faults: readonly Fault[] = [
   { name: 'FP8 in SGLang', of: 'native', rules: 'A20', as: { runtime: { name: 'sglang', version: null } } },
   { name: 'fp8 experts', of: 'native', rules: 'A20', plant: s => s.config(c => void (c.expert_dtype = 'fp8')) },
   { name: 'a NaN among block scales', of: 'native', rules: 'A11', plant: s => s.tensors(/attn\.wkv\.scale$/, t => first(t, [255])) },
+  { name: 'a type that nothing reads', of: 'w8a8', rules: 'A1', plant: s => s.json(description, d => void (d.model_quant_type = 'W2A2')) },
+  { name: 'another family loads it', of: 'w8a8', rules: 'A9', plant: s => s.config(c => void (c.architectures = ['LlamaForCausalLM'])) },
   { name: 'a NaN in a norm', of: 'w8a8', rules: 'A21', plant: s => s.tensors('model.norm.weight', t => first(t, [0xc0, 0x7f])) },
   { name: 'a NaN code of fp8', of: 'native', rules: 'A21', plant: s => s.tensors(/attn\.wkv\.weight$/, t => first(t, [0x7f])) },
   { name: 'a table names an expert that is not there', of: 'v4', rules: 'A22', plant: s => s.tensors(/tid2eid$/, t => first(t, [200])) },

@@ -80,6 +80,7 @@ const faults: readonly Fault[] = [
   { name: 'a matrix in F64', of: 'bf16', rules: 'B4', plant: s => dtype(s, of('weight'), 'F64', 8) },
   { name: 'a norm in I64', of: 'bf16', rules: 'B4', plant: s => dtype(s, /^model\.norm\.weight$/, 'I64', 8) },
   { name: 'a table in F32', of: 'v4', rules: 'B4', plant: s => dtype(s, /tid2eid$/, 'F32', 4) },
+  { name: 'another family loads it', of: 'bf16', rules: 'B11', plant: s => s.config(c => void (c.architectures = ['LlamaForCausalLM'])) },
   { name: 'a NaN in a norm', of: 'bf16', rules: 'B13', plant: s => s.tensors('model.norm.weight', t => first(t, [0xc0, 0x7f])) },
   { name: 'a NaN code of fp8', of: 'made', rules: 'B13', plant: s => s.tensors(of('weight'), t => first(t, [0x7f])) },
   { name: 'a table names an expert that is not there', of: 'v4', rules: 'B14', plant: s => s.tensors(/tid2eid$/, t => first(t, [200])) },

@@ -1,5 +1,5 @@
 // The checker of what vLLM and SGLang load: every clean directory passes, one planted fault is found by its rule and by no other.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
@@ -15,6 +15,7 @@ import {
   must,
   rulesOf,
   runtime,
+  Spoilt,
   type Tensor,
   type Wish,
   wideV3,
@@ -291,6 +292,16 @@ const faults: readonly Fault[] = [
     rules: 'V8',
     plant: s => s.tensors(/experts\.0\.w1\.scale$/, t => void (t.shape = [1, t.bytes.length])),
   },
+  { name: 'another family loads it', of: 'int4', rules: 'V1', plant: s => s.config(c => void (c.architectures = ['LlamaForCausalLM'])) },
+  { name: 'no class loads it', of: 'int4', rules: 'V1', plant: s => s.config(c => void delete c.architectures) },
+  { name: 'weights are sparse', of: 'int4', rules: 'V3', plant: s => s.quantisation(q => void (q.sparsity_config = { format: 'dense' })) },
+  {
+    name: 'weights are transformed',
+    of: 'int4',
+    rules: 'V3',
+    plant: s => s.quantisation(q => void (q.transform_config = { config_groups: {} })),
+  },
+  { name: 'a cache has scales', of: 'int4', rules: 'V3', plant: s => s.quantisation(q => void (q.kv_cache_scheme = { num_bits: 8 })) },
   { name: 'a NaN in a norm', of: 'int4', rules: 'V22', plant: s => s.tensors('model.norm.weight', t => first(t, [0xc0, 0x7f])) },
   {
     name: 'an infinite number',
@@ -381,6 +392,35 @@ describe('a clean directory', () => {
           rmSync(out, { recursive: true, force: true });
         }
       expect(written).toBeGreaterThan(4);
+    });
+});
+
+describe('a checkpoint in F32', () => {
+  const float = join(work, 'float');
+  const wishes = [{ target: 'cuda' }, { target: 'ascend' }, { target: 'biren' }] as const;
+  beforeAll(() => {
+    wideV3(float);
+    const s = new Spoilt(float, `${float}-32`);
+    s.config(c => void (c.torch_dtype = 'float32'));
+    s.config(c => void delete c.architectures);
+    const widen = (t: Tensor): void => {
+      if (t.dtype !== 'BF16') return;
+      const wide = new Uint8Array(2 * t.bytes.length);
+      for (let i = 0; i < t.bytes.length; i += 2) wide.set(t.bytes.subarray(i, i + 2), 2 * i + 2);
+      t.dtype = 'F32';
+      t.bytes = wide;
+    };
+    s.tensors(/./, widen, false);
+  });
+  for (const w of wishes)
+    it(`is written in bf16 for ${w.target}, and config.json says so; as it is it is refused before`, async () => {
+      const m = must(await make(`${float}-32`, { ...w, quantise: 'bf16' }, join(work, `float-${w.target}`)));
+      const config = JSON.parse(readFileSync(join(m.dir, 'config.json'), 'utf8'));
+      expect([config.torch_dtype, config.architectures]).toEqual(['bfloat16', ['DeepseekV3ForCausalLM']]);
+      expect(check(m.dir, m)).toEqual([]);
+      expect(await make(`${float}-32`, { ...w, quantise: 'none' }, join(work, 'kept'))).toMatch(
+        /^HK4501.*Linears in f32 are computed in bf16/,
+      );
     });
 });
 

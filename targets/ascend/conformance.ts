@@ -6,6 +6,7 @@ import { compressedRules, readCompressed, type Scheme, schemePieces, show } from
 import { isObject, type Json, languageConfig, quantisationOf } from '../config.js';
 import type { EngineDirectory, EngineModel, Finding, LogicalTensor, Runtime, StoredTensor } from '../engine.js';
 import {
+  checkArchitecture,
   checkComputed,
   checkFused,
   checkIndex,
@@ -21,7 +22,7 @@ import { baseOf } from '../tensors.js';
 import { is310p, modelObjection, nativeObjection, typeObjection, types } from './schemes.js';
 
 export const ascendRules: Readonly<Record<string, string>> = {
-  A1: 'quant_model_description.json is an object, its version "1.0.0", its group_size 0, or 32 with MXFP types',
+  A1: 'quant_model_description.json is an object, its version "1.0.0", its group_size 0, or 32 with MXFP types, its model_quant_type one that is written',
   A2: 'the description has an entry for every tensor, and for nothing else but its own keys',
   A3: 'the tensors are exactly those that the model has in these types, MTP blocks too',
   A4: 'dtypes and shapes are those that the loader allocates',
@@ -29,7 +30,7 @@ export const ascendRules: Readonly<Record<string, string>> = {
   A6: 'every type is registered in this version, for linears or for experts, and runs on the chip',
   A7: 'no FLOAT name extends the name of a quantised module: the look-up has no dot and would make it float',
   A8: 'norms, router, kv_b_proj, the indexer, wo_a, embeddings, lm_head and the parts of MTP are FLOAT',
-  A9: 'beside a description config.json says nothing of a quantisation, and torch_dtype is bfloat16',
+  A9: 'beside a description config.json says nothing of a quantisation; torch_dtype is bfloat16, and architectures the family’s class',
   A10: 'the index names exactly the tensors and files that are there, and there is no second index',
   A11: 'offsets are zero; scales are finite, above 0 and exact in bf16; int8 codes are never -128',
   A12: 'scale_bias is eight times the sum of codes times the scale, in 16 parts for down projections',
@@ -82,6 +83,7 @@ export function checkAscend(dir: EngineDirectory, model: EngineModel, chip: stri
     return c.found;
   }
   checkComputed(c, config, 'A9', ['bfloat16']);
+  checkArchitecture(c, config, model, 'A9');
   checkMtp(c, config, model, 'A19');
   const q = quantisationOf(config);
   if (dir.files.includes(descriptionFile)) {
@@ -159,7 +161,8 @@ function checkDescribed(c: Findings, dir: EngineDirectory, model: EngineModel, c
   const mx = said.has('W8A8_MXFP8') || said.has('W4A8_MXFP');
   if (d.version !== '1.0.0') c.say('A1', 'version', `version is ${spelt(d.version)}, not "1.0.0"`);
   if (d.group_size !== (mx ? 32 : 0)) c.say('A1', 'group_size', `group_size is ${spelt(d.group_size)}, not ${mx ? 32 : 0}`);
-  if (typeof d.model_quant_type !== 'string') c.say('A1', 'model_quant_type', 'model_quant_type is missing');
+  if (d.model_quant_type !== 'FLOAT' && !Object.hasOwn(types, String(d.model_quant_type)))
+    c.say('A1', 'model_quant_type', `model_quant_type is ${spelt(d.model_quant_type)}, which is not one that is written`);
   const isType = (v: unknown): v is string => v === 'FLOAT' || (typeof v === 'string' && Object.hasOwn(types, v));
   for (const [k, v] of entries) {
     if (!dir.tensors.has(k)) c.say('A2', k, `${k} is described, but no shard holds it`);

@@ -1,9 +1,9 @@
 // What vllm-ascend, SGLang and MindIE load: AscendV1 with its description of every tensor; compressed-tensors on request.
 // (vllm-ascend@182b75ea, vllm_ascend/quantization/modelslim_config.py; msmodelslim, core/quant_service/modelslim_v1/save/ascendv1.py:214-227)
-import { type CodedForm, coded, type Form, plainForm } from '../../ir/form.js';
+import { type CodedForm, coded, type Form, keep, plainForm } from '../../ir/form.js';
 import type { Storage } from '../../ir/storage.js';
 import { quantizationConfig } from '../compressed-tensors.js';
-import { languageModel, quantisationOf } from '../config.js';
+import { quantisationOf } from '../config.js';
 import {
   type EngineFormat,
   type EngineModel,
@@ -15,7 +15,18 @@ import {
   type Runtime,
   type StoredPiece,
 } from '../engine.js';
-import { baseOf, codedIn, codedOf, compressedTensors, expertsAlike, ownSpelling, shapeObjection, usualForm } from '../tensors.js';
+import {
+  baseOf,
+  codedIn,
+  codedOf,
+  compressedTensors,
+  expertsAlike,
+  keptWide,
+  ownSpelling,
+  served,
+  shapeObjection,
+  usualForm,
+} from '../tensors.js';
 import { checkAscend } from './conformance.js';
 import { is310p, is950, modelObjection, nativeObjection, typeObjection } from './schemes.js';
 
@@ -58,7 +69,8 @@ function keptObjection(
   runtime: Runtime | null,
 ): string | null {
   if (source === undefined) return null;
-  if (source.kind === 'plain') return source.element === 'bf16' && is310p(chip) ? no310p : null;
+  if (source.kind === 'plain')
+    return source.element === 'bf16' && is310p(chip) ? no310p : keptWide(t, keep, source, is310p(chip) ? ['f32'] : ['f32', 'f16']);
   if (recipe.rules.some(codes)) return 'what the source has in codes cannot stay so beside others: "otherwise": "bf16"';
   const f = codedIn(source) as CodedForm;
   if (f.element === 'f8e4m3' || f.element === 'f4e2m1') return nativeObjection(chip, ownSpelling(t), runtime);
@@ -158,8 +170,8 @@ const ascendV1: EngineFormat = {
         ];
     }
   },
-  files(config, chosen, recipe) {
-    const own = languageModel(config);
+  files(config, chosen, recipe, modelType) {
+    const own = served(config, chosen, modelType);
     const types = chosen.map(c => [c, typeOf(c.form)] as const);
     const any = types.find(([, t]) => t !== 'FLOAT');
     if (!any) {
@@ -208,8 +220,8 @@ const compressed: EngineFormat = {
     return null;
   },
   stored: (t, form) => (isCoded(form) ? compressedTensors(t, form) : []),
-  files(config, chosen, recipe: Recipe) {
-    const own = languageModel(config);
+  files(config, chosen, recipe: Recipe, modelType) {
+    const own = served(config, chosen, modelType);
     if (quantisationOf(own) !== null) return { config: own, extra: [] };
     const q = quantizationConfig(chosen, recipe);
     return { config: q ? { ...own, quantization_config: q } : own, extra: [] };

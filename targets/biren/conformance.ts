@@ -3,6 +3,7 @@
 import { isObject, quantisationOf } from '../config.js';
 import type { EngineDirectory, EngineModel, Finding, LogicalTensor } from '../engine.js';
 import {
+  checkArchitecture,
   checkBytes,
   checkComputed,
   checkIndex,
@@ -26,7 +27,7 @@ export const birenRules: Readonly<Record<string, string>> = {
   B8: 'the index names exactly the tensors and files that are there, and there is no second index',
   B9: 'bytes of a tensor are those of its dtype and shape',
   B10: 'an FP8 matrix has a scale a block of 128 x 128, F32, or e8m0 in V4, finite and above 0',
-  B11: 'config.json is an object and computes in bfloat16',
+  B11: 'config.json is an object, names the family’s class and computes in bfloat16',
   B12: 'config.json counts MTP blocks where there are some, and none where there are none',
   B13: 'plain numbers are finite, and FP8 codes are not NaN',
   B14: 'a table names experts that are there',
@@ -94,6 +95,7 @@ function checkConfig(c: Findings, dir: EngineDirectory, model: EngineModel, fp8:
     return;
   }
   checkComputed(c, config, 'B11', ['bfloat16']);
+  checkArchitecture(c, config, model, 'B11');
   checkMtp(c, config, model, 'B12');
   const q = quantisationOf(config);
   if (q === null) {

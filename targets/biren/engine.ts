@@ -1,8 +1,19 @@
 // What the vendor's vLLM loads: BF16 on br1xx, and DeepSeek's own FP8 on br2xx. INT8 is experimental: its config is not public.
 import type { CodedForm, Form } from '../../ir/form.js';
-import { languageModel, quantisationOf } from '../config.js';
+import { quantisationOf } from '../config.js';
 import { type EngineFormat, type Engines, linearRoles } from '../engine.js';
-import { baseOf, codedIn, codedOf, compressedTensors, deepseek, expertsAlike, shapeObjection, usualForm } from '../tensors.js';
+import {
+  baseOf,
+  codedIn,
+  codedOf,
+  compressedTensors,
+  deepseek,
+  expertsAlike,
+  keptWide,
+  served,
+  shapeObjection,
+  usualForm,
+} from '../tensors.js';
 import { checkBiren, is2xx } from './conformance.js';
 
 const isCoded = (f: Form): f is CodedForm => f.kind === 'coded';
@@ -16,7 +27,7 @@ const hub: EngineFormat = {
   objection(t, form, chip, _recipe, _runtime, source) {
     if (form.kind === 'gguf') return 'GGUF is for llama.cpp on the CPU';
     const f = form.kind === 'keep' && source ? (codedIn(source) ?? form) : form;
-    if (!isCoded(f)) return null;
+    if (!isCoded(f)) return keptWide(t, form, source, ['f32', 'f16']);
     if (f.element === 'f8e4m3') {
       if (!is2xx(chip)) return `${chip} has no FP8 unit: --quantise bf16 or int8`;
       if (f.block.join() !== '128,128') return 'FP8 is in blocks of 128 x 128 here';
@@ -32,8 +43,8 @@ const hub: EngineFormat = {
   refuses: recipe => (recipe.otherwise === 'f16' ? 'these checkpoints are computed in bf16' : null),
   stored: (t, form, modelType) =>
     !isCoded(form) ? [] : form.element === 'f8e4m3' ? deepseek(t, form, modelType) : compressedTensors(t, form),
-  files(config, chosen) {
-    const own = languageModel(config);
+  files(config, chosen, _recipe, modelType) {
+    const own = served(config, chosen, modelType);
     const plain = chosen.filter(c => c.tensor.matrix && codedOf(c) === null && c.tensor.role !== 'mtp_merge').map(c => baseOf(c.tensor));
     const fp8 = chosen.some(c => codedOf(c)?.element === 'f8e4m3');
     if (!fp8 || quantisationOf(own) !== null) return { config: own, extra: [] };

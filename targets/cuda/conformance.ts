@@ -4,6 +4,7 @@ import { compressedRules, matchers, readCompressed, type Scheme, schemePieces, s
 import { isObject, type Json, quantisationOf } from '../config.js';
 import type { EngineDirectory, EngineModel, Finding, LogicalTensor, Runtime } from '../engine.js';
 import {
+  checkArchitecture,
   checkComputed,
   checkFused,
   checkIndex,
@@ -19,7 +20,7 @@ import { baseOf } from '../tensors.js';
 
 export const cudaRules: Readonly<Record<string, string>> = {
   ...compressedRules,
-  V1: 'config.json is an object; it computes in bf16 or f16, and quantization_config, where it is there, has a method that is known',
+  V1: 'config.json is an object and names the family’s class; it computes in bf16 or f16, and quantization_config, where it is there, has a method that is known',
   V5: 'every tensor that the model and the config call for is there',
   V6: 'no tensor is there that nothing calls for',
   V7: 'dtypes are those of the form',
@@ -62,6 +63,7 @@ function readConfig(c: Findings, dir: EngineDirectory, model: EngineModel, runti
     return null;
   }
   checkComputed(c, config, 'V1', ['bfloat16', 'float16', 'auto']);
+  checkArchitecture(c, config, model, 'V1');
   checkMtp(c, config, model, 'V21');
   const q = quantisationOf(config);
   if (q === null) return { method: 'plain', of: () => plain };

@@ -2,7 +2,7 @@
 import { type CodedForm, coded, type Form } from '../../ir/form.js';
 import type { Storage } from '../../ir/storage.js';
 import { ignoreList, quantizationConfig } from '../compressed-tensors.js';
-import { languageModel, quantisationOf } from '../config.js';
+import { quantisationOf } from '../config.js';
 import {
   type Chosen,
   type EngineFormat,
@@ -22,7 +22,9 @@ import {
   compressedTensors,
   deepseek,
   expertsAlike,
+  keptWide,
   ownSpelling,
+  served,
   shapeObjection,
   usualForm,
 } from '../tensors.js';
@@ -63,7 +65,7 @@ const compressed: EngineFormat = {
   objection(t, form, _chip, recipe, runtime, source) {
     if (form.kind === 'gguf') return noGguf;
     const f = effective(form, source);
-    if (!isCoded(f)) return null;
+    if (!isCoded(f)) return keptWide(t, form, source);
     if (form.kind === 'keep' && (f.element === 'f8e4m3' || f.element === 'f4e2m1'))
       return recipe.rules.some(codes) ? 'what the source has in FP8 cannot stay so beside compressed-tensors: "otherwise": "bf16"' : null;
     const never = neverQuantised(t);
@@ -86,8 +88,8 @@ const compressed: EngineFormat = {
   },
   refuses: noF16,
   stored: (t, form) => (isCoded(form) ? compressedTensors(t, form) : []),
-  files(config, chosen, recipe) {
-    const own = languageModel(config);
+  files(config, chosen, recipe, modelType) {
+    const own = served(config, chosen, modelType);
     if (quantisationOf(own) !== null) return { config: own, extra: [] };
     const q = quantizationConfig(chosen, recipe);
     return { config: q ? { ...own, quantization_config: q } : own, extra: [] };
@@ -133,7 +135,7 @@ const fp8: EngineFormat = {
   objection(t, form, _chip, recipe, _runtime, source) {
     if (form.kind === 'gguf') return noGguf;
     const f = effective(form, source);
-    if (!isCoded(f)) return null;
+    if (!isCoded(f)) return keptWide(t, form, source);
     const v4 = ownSpelling(t);
     if (f.element === 'f4e2m1') {
       if (form.kind === 'keep' && recipe.rules.some(r => r.to === 'fp8'))
@@ -157,7 +159,7 @@ const fp8: EngineFormat = {
   },
   stored: (t, form, modelType) => (isCoded(form) ? deepseek(t, form, modelType) : []),
   files(config, chosen, _recipe, modelType) {
-    const own = languageModel(config);
+    const own = served(config, chosen, modelType);
     const forms = chosen.map(codedOf).filter(f => f !== null);
     if (quantisationOf(own) !== null || forms.length === 0) return { config: own, extra: [] };
     const plain = plainModules(chosen);
@@ -200,15 +202,15 @@ const w8a8Int8: EngineFormat = {
   objection(t, form, _chip, _recipe, _runtime, source) {
     if (form.kind === 'gguf') return noGguf;
     const f = effective(form, source);
-    if (!isCoded(f)) return null;
+    if (!isCoded(f)) return keptWide(t, form, source);
     if (f.element !== 'i8') return 'this format has int8 alone';
     if (f.block[0] !== 1 || f.block[1] !== 0) return 'int8 has one scale a row here; in blocks it is --format blockwise_int8';
     return neverQuantised(t);
   },
   refuses: (recipe, model, _chip, runtime) => int8Throughout('w8a8_int8', recipe, model, runtime),
   // the list is matched as compressed-tensors' is (python/sglang/srt/layers/quantization/w8a8_int8.py, W8A8Int8Config)
-  files: (config, chosen) => ({
-    config: { ...languageModel(config), quantization_config: { quant_method: 'w8a8_int8', ignore: ignoreList(chosen) } },
+  files: (config, chosen, _recipe, modelType) => ({
+    config: { ...served(config, chosen, modelType), quantization_config: { quant_method: 'w8a8_int8', ignore: ignoreList(chosen) } },
     extra: [],
   }),
 };
@@ -223,7 +225,7 @@ const blockwiseInt8: EngineFormat = {
   objection(t, form, _chip, _recipe, _runtime, source) {
     if (form.kind === 'gguf') return noGguf;
     const f = effective(form, source);
-    if (!isCoded(f)) return null;
+    if (!isCoded(f)) return keptWide(t, form, source);
     if (f.element !== 'i8' || f.block.join() !== '128,128') return 'this format has int8 in blocks of 128 x 128 alone';
     const never = neverQuantised(t);
     if (never) return never;
@@ -242,11 +244,11 @@ const blockwiseInt8: EngineFormat = {
   },
   refuses: (recipe, model, _chip, runtime) => int8Throughout('blockwise_int8', recipe, model, runtime),
   stored: (t, form) => (isCoded(form) ? blockInt8(t, form) : []),
-  files(config, chosen) {
+  files(config, chosen, _recipe, modelType) {
     const plain = plainModules(chosen);
     return {
       config: {
-        ...languageModel(config),
+        ...served(config, chosen, modelType),
         quantization_config: {
           quant_method: 'blockwise_int8',
           activation_scheme: 'dynamic',
