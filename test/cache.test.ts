@@ -15,9 +15,10 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { cacheRoot } from '../src/bundle/cache.js';
 import { type Figures, readLedger } from '../src/bundle/ledger.js';
 import { checkFiles, readManifest } from '../src/bundle/manifest.js';
 import { readHeader } from '../src/checkpoint/safetensors.js';
@@ -125,6 +126,41 @@ describe('a change', () => {
   });
 });
 
+describe('a model of the same bytes under other names', () => {
+  it('takes nothing that names the first one, and its ledger balances', async () => {
+    const other = join(work, 'other names');
+    cpSync(model, other, { recursive: true });
+    const rename = (name: string): string => `language_model.${name}`;
+    for (const f of files) {
+      const old = readFileSync(join(model, f));
+      const size = Number(old.readBigUInt64LE(0));
+      const header = JSON.parse(old.toString('utf8', 8, 8 + size)) as Record<string, unknown>;
+      const text = Buffer.from(
+        JSON.stringify(Object.fromEntries(Object.entries(header).map(([k, v]) => [k === '__metadata__' ? k : rename(k), v]))),
+      );
+      const head = Buffer.alloc(8);
+      head.writeBigUInt64LE(BigInt(text.length));
+      writeFileSync(join(other, f), Buffer.concat([head, text, old.subarray(8 + size)]));
+    }
+    const index = join(other, 'model.safetensors.index.json');
+    const was = JSON.parse(readFileSync(index, 'utf8')) as { readonly weight_map: Record<string, string> };
+    const map = Object.fromEntries(Object.entries(was.weight_map).map(([k, v]) => [rename(k), v]));
+    writeFileSync(index, JSON.stringify({ ...was, weight_map: map }));
+    const named = (name: string, ...more: readonly string[]): Promise<Ended> =>
+      hkgai(
+        args(name, ...more).map(a => (a === model ? other : a)),
+        cache,
+      );
+    const fresh = await named('named fresh', '--no-cache');
+    expect([fresh.code, fresh.err]).toEqual([0, fresh.err]);
+    for (const name of ['named', 'named again']) {
+      const e = await named(name);
+      expect([e.code, e.err, outputDigest(out(name))]).toEqual([0, e.err, outputDigest(out('named fresh'))]);
+    }
+    for (const name of ['named fresh', 'named', 'named again']) rmSync(out(name), { recursive: true });
+  });
+});
+
 describe('an earlier output', () => {
   it('that was edited in place, size and times as they were, is not trusted', async () => {
     const all = readdirSync(work).filter(d => existsSync(join(work, d, 'bundle.json')));
@@ -178,6 +214,38 @@ describe('the cache itself', () => {
       const e = await hkgai(args(`damaged by ${damage.length}`), own);
       expect([e.code, made(e), outputDigest(out(`damaged by ${damage.length}`))]).toEqual([0, 0, first]);
     }
+  });
+  it('that has an entry whose result is not whole makes that file anew', async () => {
+    const own = join(work, 'cut cache');
+    cpSync(cache, own, { recursive: true });
+    const damage: readonly ((r: Record<string, unknown>) => unknown)[] = [
+      r => delete r.steps,
+      r => (r.steps = 'many'),
+      r => (r.steps = [null]),
+      r => (r.steps as { sources: unknown }[]).forEach(s => (s.sources = 7)),
+      r => (r.steps as { figures: unknown }[]).forEach(s => (s.figures = 'good')),
+      r => delete r.seconds,
+      r => (r.sha256 = 1),
+    ];
+    readdirSync(join(own, 'made')).forEach((f, i) => {
+      const entry = JSON.parse(readFileSync(join(own, 'made', f), 'utf8')) as { readonly result: Record<string, unknown> };
+      damage[i % damage.length]?.(entry.result);
+      writeFileSync(join(own, 'made', f), JSON.stringify(entry));
+    });
+    const e = await hkgai(args('of a cut cache'), own);
+    expect([e.code, made(e), outputDigest(out('of a cut cache'))]).toEqual([0, 0, first]);
+  });
+  it('that is named by an empty variable is where it is without one', () => {
+    const [hkgaiCache, xdg] = [process.env.HKGAI_CACHE, process.env.XDG_CACHE_HOME];
+    process.env.HKGAI_CACHE = '';
+    process.env.XDG_CACHE_HOME = '';
+    expect(cacheRoot()).toBe(join(homedir(), '.cache', 'hkgai'));
+    for (const [name, was] of [
+      ['HKGAI_CACHE', hkgaiCache],
+      ['XDG_CACHE_HOME', xdg],
+    ] as const)
+      if (was === undefined) delete process.env[name];
+      else process.env[name] = was;
   });
   it('keeps figures: they are held against a baseline though nothing is made', async () => {
     const gated = await compile('gated', '--gate', join(work, 'baseline.json'));
