@@ -19,3 +19,7 @@ hkgai('inspect', 'fixtures/hkgai-nano');
 hkgai('compile', 'fixtures/hkgai-nano', '-o', 'out/hkgai-nano', '--force');
 for (const prompt of ['What is the capital of Japan?', '日本的首都是哪裏？', '法國嘅首都係邊度？', '53+16=?'])
   hkgai('run', 'out/hkgai-nano', prompt);
+// the same weights as FP8, for three vendors' engines at once
+const chips = ['-t', 'cuda', '-t', 'ascend:910b', '-t', 'biren:br1xx'];
+hkgai('compile', 'fixtures/hkgai-nano-fp8', '-o', 'out/hkgai-nano-chips', ...chips, '--force', '--progress', 'none');
+hkgai('verify', 'out/hkgai-nano-chips', '--progress', 'none');
