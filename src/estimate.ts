@@ -84,9 +84,14 @@ export async function estimate(model: string, o: CompileOptions, watch: Watch): 
     targets: p.aims.map(a => {
       const sizes = new Map<string, number>();
       for (const t of a.plan.outputs) for (const f of t.from.slice(0, 1)) sizes.set(f, (sizes.get(f) ?? 0) + t.size);
+      // a container has its own word for what a tensor gets, and leaves some out
+      const packed = a.format.pack ? new Map(a.plan.outputs.flatMap(t => t.from.map(f => [f, t.dtype] as const))) : null;
       const forms = new Map<string, { role: string; form: string; tensors: number; bytes: number; weights: number }>();
       for (const x of a.resolution.chosen) {
-        const form = x.form.kind === 'keep' ? `${x.source.entry.dtype} as it is` : formName(x.form);
+        const own = packed?.get(x.source.entry.name);
+        if (packed && own === undefined) continue;
+        const kept = `${x.source.entry.dtype} as it is`;
+        const form = own === undefined ? (x.form.kind === 'keep' ? kept : formName(x.form)) : own === x.source.entry.dtype ? kept : own;
         const row = forms.get(`${x.tensor.role} ${form}`) ?? { role: x.tensor.role, form, tensors: 0, bytes: 0, weights: 0 };
         row.tensors++;
         row.bytes +=

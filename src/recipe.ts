@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { type Form, formName, keep, plainForm } from '../ir/form.js';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
-import type { Chosen, EngineFormat, EngineModel, Engines, LogicalTensor, Recipe, Rule, Runtime } from '../targets/engine.js';
+import type { Chosen, EngineFormat, EngineModel, Engines, LogicalTensor, Recipe, Role, Rule, Runtime } from '../targets/engine.js';
 import type { SourceTensor } from './logical.js';
 import { parseRecipe, ruleFields } from './recipe-file.js';
 
@@ -125,7 +125,12 @@ export function resolve(
         : 'no linear';
     if (rule && t.mtp && recipe.mtp === 'keep') because = 'mtp keep';
     const objection = (f: Form): string | null => format.objection(t, f, chip, recipe, runtime, s.storage);
-    const no = rule && coding(rule) && !t.matrix ? 'only matrices of linears are written as codes' : objection(form);
+    const no =
+      rule && coding(rule) && !t.matrix
+        ? 'only matrices of linears are written as codes'
+        : rule && form.kind === 'plain' && s.storage.kind === 'plain' && !(s.storage.element in plainDtype)
+          ? `a tensor of ${s.entry.dtype} holds no numbers that ${form.element} could stand for: "to": "keep"`
+          : objection(form);
     if (no) {
       // nothing to fall back to: the source's own bytes, or what the recipe has for the rest, are what the engine cannot read
       const stuck = form.kind === 'keep' || objection(plainOf(s)) !== null;
@@ -163,11 +168,26 @@ export function resolve(
           : 'Rules before it fit all that it names.';
       throw new Refusal([matchesNothing(JSON.stringify(r), why)]);
     }
-  const notes = [...objections].map(
+  const notes: string[] = [...objections].map(
     ([no, o]) =>
       `Left plain, since ${no}: ${o.tensors.slice(0, 3).join(', ')}${o.tensors.length > 3 ? ` and ${o.tensors.length - 3} more` : ''}.`,
   );
+  for (const [r] of tests)
+    if (!used.has(r) && r.tensors === undefined && r.roles) {
+      const why = unfit(r.roles, sources, recipe);
+      if (why) notes.push(why);
+    }
   return { chosen, dropped, notes };
+}
+/** Why a rule by roles fits nothing; null where the rules before it took all. */
+function unfit(roles: readonly Role[], sources: readonly SourceTensor[], recipe: Recipe): string | null {
+  const named = roles.join(' or ');
+  const met = sources.map(s => s.logical).filter(t => roles.includes(t.role));
+  if (met.length === 0) return `No tensor has the role ${named}: a rule of the recipe fits nothing.`;
+  if (!met.some(t => t.matrix)) return `Tensors of the role ${named} are no linears: a rule by roles reaches matrices alone.`;
+  if (met.every(t => !t.matrix || (t.mtp && recipe.mtp !== 'quantise')))
+    return `Matrices of the role ${named} are in multi-token prediction blocks alone, and mtp is ${recipe.mtp}: a rule of the recipe fits nothing.`;
+  return null;
 }
 /** What is saved beside the weights: the recipe with all that was wished on the command line, the engine format it was written for, what it came to by
  *  role, and every tensor that was left plain though a rule meant it. Given back with --quantise it makes the same weights. */

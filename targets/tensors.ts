@@ -12,6 +12,9 @@ export function codedOf(c: Chosen): CodedForm | null {
   return c.form.kind === 'coded' ? c.form : c.form.kind === 'keep' ? codedIn(c.source.storage) : null;
 }
 export const codedIn = (s: Storage): CodedForm | null => (s.kind === 'scaled' ? coded(s.element, s.block, s.scale) : null);
+/** Scales that a loader does not allocate. */
+export const scaleObjection = (f: CodedForm, allowed: readonly CodedForm['scale'][]): string | null =>
+  allowed.includes(f.scale) ? null : `scales of ${f.element === 'i8' ? 'int8' : 'fp8'} are in ${allowed[0]} here, not in ${f.scale}`;
 /** A linear that is kept in a dtype that engines of bf16 do not compute in. */
 export const keptWide = (
   t: LogicalTensor,

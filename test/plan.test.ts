@@ -68,6 +68,12 @@ describe('bytes', () => {
       expect([e.enough, e.headersOnly, (e.free as number) > 0]).toEqual([true, false, true]);
       rmSync(out, { recursive: true });
     });
+  it('of a GGUF each role is in the type that the file has, and what is left out is in no row', async () => {
+    const e = await estimate(join(fixtures, 'hkgai-nano'), { ...options, targets: ['cpu'], quantise: 'q8_0', out: join(work, 'o') }, quiet);
+    const { forms } = e.targets[0]!;
+    expect(forms.filter(f => f.role === 'router').map(f => [f.form, f.bits])).toEqual([['F32', 32]]);
+    expect(forms.filter(f => f.bytes === 0 || f.bits > 32)).toEqual([]);
+  });
   it('linked files take no room on the same disk', async () => {
     const model = join(work, 'linked');
     writeSynthetic(model, { hidden: 256, width: 128, layers: 2, experts: 8, shards: 2 });

@@ -290,6 +290,54 @@ describe('rules', () => {
     const { aims } = await prepare(v3, { ...options, targets: ['cpu'], quantise: 'mxfp4' }, quiet);
     expect(aims[0]!.notes.join()).toMatch(/Left plain, since mxfp4 wants columns in 32s; this has 136: model.layers.0/);
   });
+  it('a form that the reader of the output would refuse is refused before it is written', async () => {
+    const of = async (
+      target: string,
+      rule: object,
+      more: { readonly model?: string; readonly format?: string; readonly mtp?: string } = {},
+    ): Promise<string> =>
+      (
+        await refused(
+          prepare(
+            more.model ?? v3,
+            {
+              ...options,
+              format: more.format ?? null,
+              targets: [target],
+              quantise: file({ rules: [rule], ...(more.mtp ? { mtp: more.mtp } : {}) }),
+            },
+            quiet,
+          ),
+        )
+      ).join();
+    const v4 = { model: join(fixtures, 'tiny/v4-tiny') };
+    for (const to of ['f32', 'bf16', 'f16'])
+      expect(await of('cuda', { tensors: 'layers.0.ffn.gate.tid2eid', to }, v4)).toMatch(/HK4501 .*A tensor of I64 holds no numbers/i);
+    expect(await of('cpu', { tensors: 'model.layers.0.input_layernorm.weight', to: 'f16' })).toMatch(/HK4501 .*lone tensor in f16/);
+    for (const to of ['int8', 'fp8'])
+      expect(await of('cpu', { roles: ['mtp_merge'], to }, { mtp: 'quantise' })).toMatch(/HK4501 .*reads eh_proj in plain numbers/);
+    const fp8 = { roles: ['attention'], to: 'fp8', scale: 'bf16' };
+    expect(await of('cuda', fp8, { format: 'fp8' })).toMatch(/HK4501 .*Scales of fp8 are in f32 here, not in bf16/);
+    expect(await of('biren:br2xx', fp8)).toMatch(/HK4501 .*Scales of fp8 are in f32 here, not in bf16/);
+    expect(await of('biren', { roles: ['attention'], to: 'int8', scale: 'bf16' })).toMatch(
+      /HK4501 .*Scales of int8 are in f32 here, not in bf16/,
+    );
+  });
+  it('one by roles that fits nothing leaves a note', async () => {
+    const notes = async (model: string, rules: readonly object[]): Promise<string> =>
+      (await prepare(model, { ...options, targets: ['cpu'], quantise: file({ otherwise: 'keep', rules }) }, quiet)).aims[0]!.notes.join(
+        ' ',
+      );
+    expect(await notes(v3, [{ roles: ['compressor'], to: 'bf16' }])).toContain('No tensor has the role compressor');
+    expect(await notes(v3, [{ roles: ['router'], to: 'f32' }])).toContain('Tensors of the role router are no linears');
+    expect(await notes(v3, [{ roles: ['mtp_merge'], to: 'f32' }])).toContain('and mtp is keep');
+    expect(
+      await notes(v3, [
+        { roles: ['expert'], to: 'bf16' },
+        { roles: ['expert'], to: 'f32' },
+      ]),
+    ).not.toContain('role');
+  });
   it('one that fits nothing is refused with the reason', async () => {
     const of = (rules: readonly object[], mtp = 'keep') => refused(chosen({ rules, mtp }));
     expect(await of([{ tensors: 'model.layers.9.*', to: 'int8' }])).toEqual([

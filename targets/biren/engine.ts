@@ -10,6 +10,8 @@ import {
   deepseek,
   expertsAlike,
   keptWide,
+  ownSpelling,
+  scaleObjection,
   served,
   shapeObjection,
   usualForm,
@@ -31,14 +33,15 @@ const hub: EngineFormat = {
     if (f.element === 'f8e4m3') {
       if (!is2xx(chip)) return `${chip} has no FP8 unit: --quantise bf16 or int8`;
       if (f.block.join() !== '128,128') return 'FP8 is in blocks of 128 x 128 here';
-      if (form.kind === 'keep') return null;
+      const scale = scaleObjection(f, ownSpelling(t) ? ['f32', 'e8m0-in-f32', 'e8m0'] : ['f32', 'e8m0-in-f32']);
+      if (form.kind === 'keep' || scale) return scale;
       return (linearRoles as readonly string[]).includes(t.role) || t.role === 'kv_b' ? null : 'only linears of attention and MLPs are FP8';
     }
     if (f.element === 'f4e2m1') return `nothing public says that ${chip} reads FP4: --quantise bf16`;
     if (f.element !== 'i8' || f.block[0] !== 1 || f.block[1] !== 0)
       return 'int8 with a scale a row is the only code that the vendor names beside FP8';
     if (!(linearRoles as readonly string[]).includes(t.role)) return 'only linears of attention and MLPs are int8';
-    return expertsAlike(t, shapeObjection(t, f));
+    return scaleObjection(f, ['f32', 'bf16-in-f32']) ?? expertsAlike(t, shapeObjection(t, f));
   },
   refuses: recipe => (recipe.otherwise === 'f16' ? 'these checkpoints are computed in bf16' : null),
   stored: (t, form, modelType) =>

@@ -26,8 +26,19 @@ const safetensors: EngineFormat = {
   about: "for the project's own program, which maps the files",
   readers: 'hkgai, run on the machine that tests it',
   form: usualForm,
-  objection(t: LogicalTensor, form: Form) {
+  objection(t: LogicalTensor, form: Form, _chip, recipe, _runtime, source) {
     if (form.kind === 'keep') return null;
+    // one half float of another kind among many is read as a damaged header (HK3309)
+    if (
+      form.kind === 'plain' &&
+      form.element === 'f16' &&
+      !t.matrix &&
+      !(source?.kind === 'plain' && source.element === 'f16') &&
+      !(recipe.otherwise === 'f16' && t.layer < 0)
+    )
+      return 'the project’s own program takes a lone tensor in f16 for a damaged header: bf16 or f32';
+    if (form.kind === 'coded' && t.name.endsWith('.eh_proj.weight'))
+      return 'the project’s own program reads eh_proj in plain numbers alone';
     if (form.kind === 'gguf') return 'GGUF blocks are for --runtime llama.cpp';
     if (storageOf(form) === null) return 'the project’s own program reads no zero points';
     if (form.kind === 'coded' && form.element === 'i8' && (form.block[0] !== 1 || form.block[1] !== 0))

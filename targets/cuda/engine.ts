@@ -24,6 +24,7 @@ import {
   expertsAlike,
   keptWide,
   ownSpelling,
+  scaleObjection,
   served,
   shapeObjection,
   usualForm,
@@ -147,6 +148,8 @@ const fp8: EngineFormat = {
     if (f.block.join() !== '128,128') return 'fp8 has blocks of 128 x 128 here';
     if (form.kind === 'keep') return null;
     if (!v4 && f.scale === 'e8m0') return 'scales in e8m0 are of V4 alone';
+    const scale = scaleObjection(f, ['f32', 'e8m0-in-f32', 'e8m0']);
+    if (scale) return scale;
     return t.role === 'router' || t.role === 'mtp_merge' || t.role === 'compressor' ? (neverQuantised(t) as string) : null;
   },
   refuses(recipe, model) {
