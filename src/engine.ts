@@ -23,7 +23,7 @@ const badNumbers = (name: string, nan: number, infinite: number, file: string, b
   problem('HK3601', `${name} holds ${nan} NaN and ${infinite} values that are infinite or too large for what it is to be`, {
     places: [{ file, bytes }],
     why: 'They would be other values in the output; the file is damaged, the training went wrong, or the form has too small a range.',
-    next: 'Get the shard again and run the same command, or keep the tensor with a rule {"tensors": …, "to": "keep"} and begin anew with --restart.',
+    next: 'Get the shard again and run the same command, or choose a form with a wider range and begin anew with --restart.',
   });
 const sourceChanged = (file: string): Problem =>
   problem('HK3602', `${file} changed while it was read`, {
