@@ -139,12 +139,12 @@ const unknownTarget = (name: string): Problem =>
       .join(', ')}.`,
     next: 'hkgai targets lists them.',
   });
-const unknownFormat = (target: Target, name: string): Problem =>
+export const unknownFormat = (target: Target, name: string): Problem =>
   problem('HK2604', `${name} is no engine format of ${target.name}`, {
     why: `Formats: ${target.engines.formats.map(f => f.name).join(', ')}.`,
     next: 'Choose one of these with --format.',
   });
-const unknownRuntime = (asked: string, known: readonly string[]): Problem =>
+export const unknownRuntime = (asked: string, known: readonly string[]): Problem =>
   problem('HK2606', `${asked} is no engine of the targets asked for`, {
     why: `Engines: ${known.join(', ')}.`,
     next: 'Choose one of these with --runtime.',
@@ -310,10 +310,7 @@ interface Built extends Omit<Compiled, 'phases'> {
   readonly remember: readonly (() => void)[];
 }
 async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work: Work, watch: Watch, phases: Phases): Promise<Built> {
-  const timed = <T>(phase: 'weights' | 'check', begin: number, value: T): T => {
-    phases[phase] += (performance.now() - begin) / 1e3;
-    return value;
-  };
+  const took = (phase: 'weights' | 'check', since: number): void => void (phases[phase] += (performance.now() - since) / 1e3);
   const { statistics } = gathered;
   const cache = o.noCache ? null : new Cache();
   const entries: TargetEntry[] = [];
@@ -343,9 +340,9 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
         ? `bring the weights for ${a.target.name}, byte for byte`
         : `write ${a.format.name} for ${a.target.name} (${a.recipe.name})`,
     );
-    const start = performance.now();
+    const writing = performance.now();
     const { results, resumed, cached } = await writeWeights(p.checkpoint, a.plan, work, `${a.directory}/engine`, key, options, watch);
-    timed('weights', start, null);
+    took('weights', writing);
     collect();
     writeCompanions(p.checkpoint, a.plan, a.resolution, a.format, join(at, 'engine'), {
       recipe: a.recipe,
@@ -357,7 +354,9 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
     collect();
     watch.step(`hold ${a.directory}/engine against the rules of ${a.format.name}`);
     const kept = { ...p.engineModel, tensors: a.resolution.chosen.map(x => x.tensor) };
-    const broken = timed('check', performance.now(), checkEngine(join(at, 'engine'), a.format, kept, a.chip.name, a.runtime, true));
+    const checking = performance.now();
+    const broken = checkEngine(join(at, 'engine'), a.format, kept, a.chip.name, a.runtime, true);
+    took('check', checking);
     if (broken.length) throw new Refusal(broken);
     const notes = [...a.notes];
     if (a.target.native && !a.chip.engineOnly && !a.format.pack) {
@@ -489,7 +488,7 @@ async function calibrated(p: Prepared, o: CompileOptions, watch: Watch): Promise
   return s;
 }
 
-const runtimeNames = (t: Target): readonly string[] =>
+export const runtimeNames = (t: Target): readonly string[] =>
   Object.entries(t.engines.runtimes).flatMap(([name, r]) => [name, ...r.versions.map(v => `${name}@${v}`)]);
 const runtimeName = (r: Runtime | null): string | null => (r === null ? null : r.version === null ? r.name : `${r.name}@${r.version}`);
 /** The engine of a target that `name[@version]` asks for; null where the target has none of that name. */

@@ -7,7 +7,7 @@ import { type Problem, problem, Refusal } from '../ir/problem.js';
 import { buildNative } from './build.js';
 import { checkFiles, readManifest } from './bundle/manifest.js';
 import { readAt, readHeader } from './checkpoint/safetensors.js';
-import { resolveTarget, runtimeOf } from './compile.js';
+import { resolveTarget, runtimeNames, runtimeOf, unknownFormat, unknownRuntime } from './compile.js';
 import { conform } from './conformance.js';
 import { compiler } from './doctor.js';
 import type { Step } from './reference/index.js';
@@ -89,7 +89,11 @@ export function verifyEngine(
   asked: { readonly engine: string; readonly format: string | null; readonly runtime: string | null },
 ): Verification {
   const { target, chip } = resolveTarget(asked.engine);
-  const c = conform(path, target, chip, asked.format, runtimeOf(target, asked.runtime));
+  const runtime = runtimeOf(target, asked.runtime);
+  if (asked.runtime !== null && runtime === null) throw new Refusal([unknownRuntime(asked.runtime, runtimeNames(target))]);
+  if (asked.format !== null && !target.engines.formats.some(f => f.name === asked.format))
+    throw new Refusal([unknownFormat(target, asked.format)]);
+  const c = conform(path, target, chip, asked.format, runtime);
   const check = found(
     `rules of ${c.format} for ${target.name}:${chip.name}`,
     c.problems,

@@ -59,6 +59,8 @@ describe('hkgai', () => {
     ['a dump of a pass that is none', ['compile', nano, '-o', 'x', '--dump', 'nope'], /HK2003 {2}--dump nope: all, changed or absorb-mla/],
     ['a directory as a recipe', ['compile', nano, '-o', 'x', '--quantise', './'], /HK2003 {2}--quantise \.\/: a file was expected/],
     ['a directory as a gate', ['compile', nano, '-o', 'x', '--gate', nano], /HK2003 {2}--gate .*: a file was expected/],
+    ['an engine that is not known', ['verify', nano, '--engine', 'cuda', '--runtime', 'vlm'], /HK2606 {2}vlm is no engine/],
+    ['a form that is not known', ['verify', nano, '--engine', 'cuda', '--format', 'fp9'], /HK2604 {2}fp9 is no engine format of cuda/],
     ['an unknown code', ['explain', 'HK1'], /HK2001/],
   ] as const)
     it(`${name}: exit 2, with a way on`, () => {
