@@ -23,9 +23,44 @@ export interface Fact<T> {
   readonly value: T;
   readonly source: string;
 }
+/** One way that bytes leave a device: a rate of one direction, and how many devices it joins. */
+export interface Link {
+  /** The vendor's word for it, as NVLink 4, HCCS, BLink, RoCE. */
+  readonly name: string;
+  /** Bytes a second that one device sends, all its links of this kind together. */
+  readonly bytesPerSecond: Fact<number> | null;
+  /** Seconds of a message's way; null where not known. */
+  readonly latency: Fact<number> | null;
+  /** Devices that it joins directly: more are reached through something slower. */
+  readonly joins: Fact<number> | null;
+}
+/** Kinds of number that a matrix unit may multiply. */
+export type PeakKind = 'f32' | 'tf32' | 'f16' | 'bf16' | 'fp8' | 'int8' | 'fp4' | 'int4';
+/** What a plan needs of a device. A device is one die, as software counts: a package may hold several. Null: not published, never guessed. */
+export interface Device {
+  readonly diesPerPackage: Fact<number> | null;
+  /** Bytes of one die. */
+  readonly memory: Fact<number> | null;
+  /** Bytes a second of one die. */
+  readonly memoryBandwidth: Fact<number> | null;
+  /** Dense operations a second of one die (a multiply-add is two), by kind. Absent: it has no unit for it. Null: it has, and its rate is not known. */
+  readonly peak: Readonly<Partial<Record<PeakKind, Fact<number> | null>>>;
+  /** Within a node, fastest first; the last one is what reaches all its devices. */
+  readonly inNode: readonly Link[];
+  /** Between nodes. */
+  readonly betweenNodes: readonly Link[];
+  /** Devices (dies) of a usual server. */
+  readonly perNode: Fact<number> | null;
+  /** Watts of one die at most. */
+  readonly power: Fact<number> | null;
+  /** What the vendor's tools and cluster software call it, as `--soc-version` or a Kubernetes resource. */
+  readonly names: Readonly<Record<string, Fact<string>>>;
+}
 export interface Chip {
   readonly name: string;
   readonly about: string;
+  /** Null where the name stands for no chip in particular. */
+  readonly device?: Device | null;
   /** Bytes that one block may hold in tiles; null where nothing limits it. */
   readonly tileBytes: Fact<number> | null;
   /** Only directories for engines are written for it yet: no kernels. */
