@@ -22,12 +22,13 @@ const rule: Readonly<Record<string, readonly string[]>> = {
   checkpoint: ['ir'],
   models: ['ir', 'checkpoint'],
   kernels: ['ir'],
-  passes: ['ir', 'kernels'],
+  placement: ['ir', 'checkpoint'],
+  passes: ['ir', 'kernels', 'placement'],
   numeric: ['ir', 'checkpoint'],
   reference: ['ir'],
   bundle: ['ir', 'checkpoint'],
   targets: ['ir'],
-  src: ['ir', 'checkpoint', 'models', 'kernels', 'passes', 'numeric', 'reference', 'bundle', 'targets'],
+  src: ['ir', 'checkpoint', 'models', 'kernels', 'placement', 'passes', 'numeric', 'reference', 'bundle', 'targets'],
   cli: ['ir', 'src'],
 };
 function imports(file: string): readonly string[] {
