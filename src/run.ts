@@ -79,19 +79,20 @@ export interface Opened {
   /** What a person should know of how it runs; empty where nothing is unusual. */
   readonly note: string;
 }
-/** Open with the native program, or the reference where it is asked for or no compiler is here. */
+/** Open with the native program, or the reference where it is asked for or no compiler is here. `flags` are the compiler's. */
 export async function openSession(
   r: Runnable,
   engine: 'auto' | 'native' | 'reference',
   threads: number,
   say: (text: string) => void,
+  flags = '',
 ): Promise<Opened> {
   if (engine === 'reference' || (engine === 'auto' && compiler() === null)) {
     const note = engine === 'reference' ? '' : 'No C compiler here: the reference interpreter runs the model, which is slow.';
     return { session: await openReference(r.engineDir, r.options), note };
   }
   say('build the native program');
-  const built = await buildNative(r.nativeDir());
+  const built = await buildNative(r.nativeDir(), flags);
   return { session: await openNative(built.program, r.engineDir, threads), note: '' };
 }
 

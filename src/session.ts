@@ -1,6 +1,7 @@
 // A model that takes steps: the native program in a process of its own, or the reference interpreter. Both say the same things.
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Span } from '../ir/graph.js';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
@@ -41,6 +42,8 @@ export interface Session {
   bandwidth(): Promise<number | null>;
   /** Send named values of the following steps to a file; null stops. */
   taps(file: string | null): Promise<void>;
+  /** Take a step and give named values of it, those that were computed; natively of a program built with -DHKGAI_TAPS. */
+  values(step: Step, names: readonly string[]): Promise<ReadonlyMap<string, Float32Array | Int32Array>>;
   close(): Promise<void>;
 }
 
@@ -103,6 +106,20 @@ class Reader {
   }
 }
 
+/** What a native program sent to a file: the last of each name. */
+export function readTaps(bytes: Buffer): ReadonlyMap<string, Float32Array | Int32Array> {
+  const out = new Map<string, Float32Array | Int32Array>();
+  for (let at = 0; at < bytes.length; ) {
+    const end = bytes.indexOf(10, at);
+    const [name, element, rows, columns] = bytes.subarray(at, end).toString().split(' ') as [string, string, string, string];
+    const size = Number(rows) * Number(columns) * 4;
+    const data = bytes.buffer.slice(bytes.byteOffset + end + 1, bytes.byteOffset + end + 1 + size);
+    out.set(name, element === 'i' ? new Int32Array(data) : new Float32Array(data));
+    at = end + 1 + size;
+  }
+  return out;
+}
+
 /** Start a built program on the weights of `engineDir`. */
 export async function openNative(program: string, engineDir: string, threads = 0): Promise<Session> {
   const child: ChildProcessWithoutNullStreams = spawn(program, ['--serve', '--weights', engineDir, '--threads', String(threads)]);
@@ -128,7 +145,7 @@ export async function openNative(program: string, engineDir: string, threads = 0
   };
   const [word, vocabulary, context, sequences, chunk, mtp] = (await next()).split(' ');
   if (word !== 'ready') await stopped();
-  return {
+  const session: Session = {
     engine: 'native',
     vocabulary: Number(vocabulary),
     context: Number(context),
@@ -167,11 +184,23 @@ export async function openNative(program: string, engineDir: string, threads = 0
       child.stdin.write(`taps ${file ?? ''}\n`);
       await next();
     },
+    async values(s, names) {
+      const work = mkdtempSync(join(tmpdir(), 'hkgai-values-'));
+      try {
+        await session.taps(join(work, 'taps'));
+        await session.step(s);
+        await session.taps(null);
+        return new Map([...readTaps(readFileSync(join(work, 'taps')))].filter(([name]) => names.includes(name)));
+      } finally {
+        rmSync(work, { recursive: true });
+      }
+    },
     async close() {
       child.stdin.end('quit\n');
       await exit;
     },
   };
+  return session;
 }
 
 /** The interpreter on a checkpoint directory. */
@@ -246,6 +275,8 @@ export async function openReference(dir: string, options: BuildOptions): Promise
     },
     bandwidth: async () => null,
     taps: async () => {},
+    values: async (s, names) =>
+      new Map([...reference.step(s, [...names, 'logits'])].flatMap(([name, v]) => (names.includes(name) ? [[name, v.data] as const] : []))),
     async close() {
       reference.dispose();
       for (const fd of open.values()) closeSync(fd);

@@ -12,7 +12,7 @@ import { conform } from './conformance.js';
 import { compiler } from './doctor.js';
 import type { Step } from './reference/index.js';
 import { findRunnable } from './run.js';
-import { openNative, openReference, type Session } from './session.js';
+import { openNative, openReference, readTaps, type Session } from './session.js';
 
 export interface Check {
   readonly name: string;
@@ -226,19 +226,6 @@ async function layerByLayer(
 
   return checks;
 }
-function readTaps(bytes: Buffer): ReadonlyMap<string, Float32Array | Int32Array> {
-  const out = new Map<string, Float32Array | Int32Array>();
-  for (let at = 0; at < bytes.length; ) {
-    const end = bytes.indexOf(10, at);
-    const [name, element, rows, columns] = bytes.subarray(at, end).toString().split(' ') as [string, string, string, string];
-    const size = Number(rows) * Number(columns) * 4;
-    const data = bytes.buffer.slice(bytes.byteOffset + end + 1, bytes.byteOffset + end + 1 + size);
-    out.set(name, element === 'i' ? new Int32Array(data) : new Float32Array(data));
-    at = end + 1 + size;
-  }
-  return out;
-}
-
 /** Recorded sequences: each as one prompt in chunks, the first also token by token. */
 async function againstGolden(s: Session, file: string, tolerance: number): Promise<readonly Check[]> {
   const name = basename(file);

@@ -24,6 +24,7 @@ const memory = (text: string): number => {
   if (!m) throw new InvalidArgumentError('A size is expected, as 512M or 2G.');
   return Math.floor(Number(m[1]) * 1024 ** ['', 'k', 'm', 'g', 't'].indexOf((m[2] as string).toLowerCase()));
 };
+const each = (text: string, before: readonly string[] = []): readonly string[] => [...before, text];
 const list = (text: string, before: readonly string[] = []): readonly string[] => [...before, ...text.split(',').filter(t => t !== '')];
 
 export async function run(args: readonly string[], version: string): Promise<number> {
@@ -124,6 +125,8 @@ export async function run(args: readonly string[], version: string): Promise<num
     .option('--threads <n>', 'threads of the native program', whole)
     .addOption(new Option('--with <engine>', 'what runs the model').choices(['auto', 'native', 'reference']).default('auto'))
     .option('--chat', 'keep talking: each line of stdin is a turn')
+    .option('--trace <file>', 'read texts, or the prompt, and count which experts their tokens choose; adds to the file')
+    .option('--text <file[:label]>', 'with --trace: a UTF-8 text, each line a sequence; labels keep languages apart; more than once', each)
     .addOption(json)
     .addOption(quiet)
     .action(async (model, prompt, options) => {

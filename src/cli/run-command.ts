@@ -1,7 +1,9 @@
 // hkgai run: text in, text out, as it comes; how fast it was, on stderr.
 import { createInterface } from 'node:readline';
+import { Refusal } from '../../ir/problem.js';
 import { type Answer, activeBytesOf, Conversation, findRunnable, openSession, type Runnable } from '../run.js';
 import type { Session } from '../session.js';
+import { usage } from './problems.js';
 import { err, printJson, progress, say } from './terminal.js';
 
 export interface RunArguments {
@@ -15,6 +17,8 @@ export interface RunArguments {
   readonly threads?: number;
   readonly with: 'auto' | 'native' | 'reference';
   readonly chat?: boolean;
+  readonly trace?: string;
+  readonly text?: readonly string[];
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
@@ -27,6 +31,8 @@ async function stdin(): Promise<string> {
 }
 
 export async function runCommand(path: string, words: readonly string[], o: RunArguments): Promise<number> {
+  if (o.text && o.trace === undefined) throw new Refusal([usage('--text goes with --trace FILE')]);
+  if (o.trace !== undefined) return traceCommand(path, words, o, o.trace);
   const runnable = findRunnable(path);
   const watch = await progress(o.quiet || o.json ? 'none' : process.stderr.isTTY ? 'tty' : 'none');
   let session: Session | null = null;
@@ -47,6 +53,34 @@ export async function runCommand(path: string, words: readonly string[], o: RunA
   } finally {
     watch.stop();
     await session?.close();
+    runnable.dispose();
+  }
+}
+
+/** Texts, or the prompt, are read and not answered: which experts their tokens choose is counted. */
+async function traceCommand(path: string, words: readonly string[], o: RunArguments, file: string): Promise<number> {
+  const { readText, traceTexts } = await import('../trace.js');
+  const texts = o.text ? o.text.map(readText) : [{ label: 'prompt', name: 'prompt', text: words.length ? words.join(' ') : await stdin() }];
+  const runnable = findRunnable(path);
+  const watch = await progress(o.quiet || o.json ? 'none' : process.stderr.isTTY ? 'tty' : 'none');
+  try {
+    const { trace, engine, note, tokens, again } = await traceTexts(runnable, texts, file, o.with, o.threads ?? 0, watch);
+    watch.stop();
+    if (o.json) printJson({ trace: file, engine, tokens, again });
+    if (o.json || o.quiet) return 0;
+    if (note) say(err.yellow(note));
+    for (const name of again) say(`${name} was counted before, and is not counted twice`);
+    for (const [label, l] of Object.entries(trace.labels)) {
+      const uneven = l.layers.map(x => (Math.max(...x.counts) * x.counts.length) / x.counts.reduce((a, b) => a + b, 0));
+      const all = l.texts.reduce((n, t) => n + t.tokens, 0);
+      say(
+        `  ${label}: ${all} tokens; the most chosen expert of a layer ${Math.min(...uneven).toFixed(2)} to ${Math.max(...uneven).toFixed(2)} times the mean`,
+      );
+    }
+    say(`${file}   counted by the ${engine === 'native' ? 'native program' : 'reference interpreter'}`);
+    return 0;
+  } finally {
+    watch.stop();
     runnable.dispose();
   }
 }
