@@ -37,6 +37,16 @@ export interface Span {
 export interface Part extends Span {
   readonly scale?: Span;
 }
+/**
+ * Where a part of a whole weight lies: the value's own shape, from these places on. The bytes of its parts are those of the whole matrices, so that
+ * a reader finds rows and columns where they are; of a stack, only the matrices that are kept have a part.
+ */
+export interface Slice {
+  /** The shape of the whole weight. */
+  readonly of: readonly number[];
+  /** The first place along each dimension. */
+  readonly from: readonly number[];
+}
 export interface Origin {
   /** Dotted place in the model: `layers.3.mlp.experts.down_proj`, `layers.3.out`. */
   readonly role: string;
@@ -44,6 +54,8 @@ export interface Origin {
   readonly layer: number;
   /** Of weights: the source parts in the order of the leading dimension; empty for what is computed. */
   readonly parts: readonly Part[];
+  /** Of weights that a rank holds a part of; absent where it holds the whole. */
+  readonly slice?: Slice;
   /** Passes that remade this value, oldest first. */
   readonly passes: readonly string[];
 }
@@ -66,9 +78,11 @@ export interface Graph {
   /** What the model is called in messages and generated code, for example `deepseek_v3`. */
   readonly name: string;
   readonly limits: Limits;
+  /** Of a graph that is one of several which run together: its number, from 0, and how many there are. */
+  readonly rank?: { readonly index: number; readonly of: number };
   /** In order: every input stands before its user. */
   readonly values: readonly Value[];
-  /** `logits` [wanted, vocab], and where the model has them `mtp.0.logits`. */
+  /** `logits` [wanted, vocab], and where the model has them `mtp.0.logits`. Of a rank also what it sends, and `logits` only in the last stage. */
   readonly outputs: Readonly<Record<string, Value>>;
 }
 

@@ -6,6 +6,9 @@
 // States (caches) are values: `state` is what the call found, `append` gives the state with this call's rows written. Readers take the
 // appended one, so a row sees itself. Position p of a state lies at row p % capacity; with `every` = r, position p is written only where
 // (p + 1) % r == 0, at row floor(p / r). The capacity of a ring covers its window and the longest call, so nothing needed is overwritten.
+//
+// Ranks: a graph may be one of several that run together (docs/sharding.md). Its exchanges name the ranks that meet in one, in order; each of
+// them has a value of the same name, op and attributes, and all come to the exchanges of a group in the same order (ir/verify-ranks.ts).
 import { type Dim, sameShape, showDim, type Type, tokens, type Value, wanted } from './graph.js';
 import type { RopeTable } from './rope.js';
 import { f32, i32, type Storage, storageName } from './storage.js';
@@ -16,6 +19,8 @@ interface Shape<I extends object, A extends object> {
   attributes: Readonly<A>;
 }
 type None = Record<never, never>;
+/** The ranks that meet in an exchange, in order. */
+type Group = readonly number[];
 
 export interface Ops {
   input: Shape<None, { which: 'ids' | 'next_ids' | 'positions' | 'sequences' | 'wanted' }>;
@@ -78,8 +83,33 @@ export interface Ops {
   hc_gate: Shape<{ mix: Value; scale: Value; base: Value }, { eps: number }>;
   hc_pre: Shape<{ x: Value; weights: Value }, { streams: number }>;
   hc_post: Shape<{ x: Value; weights: Value; y: Value }, { streams: number }>;
+  all_reduce: Shape<{ x: Value }, { group: Group }>;
+  all_gather: Shape<{ x: Value }, { group: Group; along: 'rows' | 'columns'; sizes: readonly number[] }>;
+  reduce_scatter: Shape<{ x: Value }, { group: Group; rows: number }>;
+  all_to_all_v: Shape<{ x: Value; counts?: Value }, { group: Group; rows: number }>;
+  send: Shape<{ x: Value }, { to: number; channel: string }>;
+  recv: Shape<None, { from: number; channel: string }>;
+  gather_part: Shape<{ table: Value; ids: Value }, { from: number }>;
+  own_experts: Shape<{ indices: Value }, { from: number; size: number }>;
+  route_rows: Shape<{ indices: Value }, Routes>;
+  route_counts: Shape<{ indices: Value }, Routes>;
+  take_rows: Shape<{ x: Value; rows: Value }, None>;
+  add_rows: Shape<{ y: Value; rows: Value }, None>;
+}
+/** bounds: rank j of a group holds experts [bounds[j], bounds[j + 1]). share [i, n]: of the rows of the call, those with t % n == i. */
+interface Routes {
+  bounds: readonly number[];
+  share: readonly [index: number, of: number];
 }
 export type OpName = keyof Ops;
+/** Ops in which ranks meet. */
+export const exchangeOps = ['all_reduce', 'all_gather', 'reduce_scatter', 'all_to_all_v', 'send', 'recv'] as const;
+/** Ops that only the graph of a rank has: exchanges, and what a rank does with its part of a weight or of the rows. */
+export const rankOps = [...exchangeOps, 'gather_part', 'own_experts', 'route_rows', 'route_counts', 'take_rows', 'add_rows'] as const;
+export type ExchangeOp = (typeof exchangeOps)[number];
+export type RankOp = (typeof rankOps)[number];
+export const isExchange = (op: OpName): op is ExchangeOp => (exchangeOps as readonly OpName[]).includes(op);
+export const isRankOp = (op: OpName): op is RankOp => (rankOps as readonly OpName[]).includes(op);
 
 export interface OpRow<K extends OpName> {
   /** Input names in printing order; a `?` ends those that may be absent. `[]` with `declared` for what has no inputs. */
@@ -101,6 +131,9 @@ const first = (...objections: readonly (string | false)[]): string | null => obj
 const stateWidth = (v: Value, n: number, what: string): string | false =>
   widthOf(v) !== n && wants(v, `a state of ${what}: ${n} values a position`);
 const stateRows = (v: Value): Dim => v.type.shape[1] as Dim;
+/** i32 of i32 and i64, else f32: what picking rows of a value gives. */
+const picked = (v: Value): Storage => (v.type.storage.element === 'i64' || v.type.storage.element === 'i32' ? i32 : f32);
+const total = (a: readonly number[]): number => a.reduce((x, y) => x + y, 0);
 
 export const ops: { readonly [K in OpName]: OpRow<K> } = {
   input: {
@@ -130,7 +163,7 @@ export const ops: { readonly [K in OpName]: OpRow<K> } = {
           ? wants(ids, 'one id a row')
           : {
               shape: [ids.type.shape[0] as Dim, table.type.shape[1] as Dim],
-              storage: table.type.storage.element === 'i64' || table.type.storage.element === 'i32' ? i32 : f32,
+              storage: picked(table),
             },
   },
   slice: {
@@ -309,7 +342,7 @@ export const ops: { readonly [K in OpName]: OpRow<K> } = {
   experts: {
     inputs: ['x', 'indices', 'weights', 'gate', 'up', 'down'],
     about:
-      'y[t] = sum_k of down_e(swiglu(gate_e x, up_e x)) * weights[t, k], e = indices[t, k]; weigh before: the weight meets the activation before down. Limits as in swiglu. Stacked weights [experts, out, in].',
+      'y[t] = sum_k of down_e(swiglu(gate_e x, up_e x)) * weights[t, k], e = indices[t, k]; weigh before: the weight meets the activation before down. Limits as in swiglu. Stacked weights [experts, out, in]. In the graph of a rank an index below 0 is no expert.',
     type: ({ x, gate, up, down }) =>
       gate.type.shape.length !== 3 || widthOf(gate) !== widthOf(x)
         ? wants(gate, `[experts, inner, ${widthOf(x)}]`)
@@ -356,6 +389,88 @@ export const ops: { readonly [K in OpName]: OpRow<K> } = {
     about: "X'[t, k] = post_k * y[t] + sum_j C[j, k] * X[t, j], with post and C from hc_split.",
     type: ({ x, y }, a) =>
       widthOf(y) * a.streams !== widthOf(x) ? wants(y, `[tokens, ${widthOf(x) / a.streams}]`) : { shape: x.type.shape, storage: f32 },
+  },
+  all_reduce: {
+    inputs: ['x'],
+    about: 'The sum of x over the ranks of `group`, the same on each: added in the order of the group.',
+    type: ({ x }) => ({ shape: x.type.shape, storage: f32 }),
+  },
+  all_gather: {
+    inputs: ['x'],
+    about:
+      "What the ranks of `group` have, one after another, the same on each. along columns: rank j's row has sizes[j] columns. along rows: rank j's rows lie from the sum of the sizes before it on, and rows that it does not have, up to sizes[j], are zeros (-1 of i32).",
+    type: ({ x }, a) =>
+      a.sizes.length !== a.group.length
+        ? `${a.sizes.length} sizes for ${a.group.length} ranks`
+        : a.along === 'columns'
+          ? withLast(x, total(a.sizes), picked(x))
+          : { shape: [total(a.sizes), ...x.type.shape.slice(1)], storage: picked(x) },
+  },
+  reduce_scatter: {
+    inputs: ['x'],
+    about:
+      'The sum of x over the ranks of `group`; rank j gets as many rows as its call has, from row j * rows on: what is left where rows were gathered.',
+    type: ({ x }, a) =>
+      num(x.type.shape[0] as Dim) !== a.group.length * a.rows ? wants(x, `${a.group.length * a.rows} rows`) : rows(last(x)),
+  },
+  all_to_all_v: {
+    inputs: ['x', 'counts?'],
+    about:
+      'counts [ranks, 1] of the rows of x go to each rank of `group`, in order; without counts one row to each. Gives what came from each rank, in order, and zeros (-1 of i32) up to `rows`.',
+    type: ({ x, counts }, a) =>
+      counts && num(counts.type.shape[0] as Dim) !== a.group.length
+        ? wants(counts, `a count for each of ${a.group.length} ranks`)
+        : { shape: [a.rows, ...x.type.shape.slice(1)], storage: picked(x) },
+  },
+  send: {
+    inputs: ['x'],
+    about: 'x goes to the rank `to`, which receives it from its channel. x again.',
+    type: ({ x }) => x.type,
+  },
+  recv: {
+    inputs: [],
+    about: 'What the rank `from` sends into the channel. As many rows as its call has: ranks of one pipeline have the same rows.',
+    type: () => 'declared',
+  },
+  gather_part: {
+    inputs: ['table', 'ids'],
+    about: 'gather from a table that holds rows [from, from + its rows) of the whole: zeros for the ids of other rows.',
+    type: ({ table, ids }) =>
+      table.type.shape.length !== 2
+        ? wants(table, 'a table [rows, columns]')
+        : ids.type.shape.length !== 1
+          ? wants(ids, 'one id a row')
+          : { shape: [ids.type.shape[0] as Dim, table.type.shape[1] as Dim], storage: f32 },
+  },
+  own_experts: {
+    inputs: ['indices'],
+    about: 'index - from where it lies in [from, from + size), else -1: which of its own experts a rank is asked for.',
+    type: ({ indices }) => ({ shape: indices.type.shape, storage: i32 }),
+  },
+  route_rows: {
+    inputs: ['indices'],
+    about:
+      'For each rank in order, the rows t of this share that chose an expert of it, rising, each once; then -1. At most min(k, ranks) for each row: [tokens * that].',
+    type: ({ indices }, a) => ({
+      shape: [{ op: '*', a: indices.type.shape[0] as Dim, b: Math.min(widthOf(indices), a.bounds.length - 1) }],
+      storage: i32,
+    }),
+  },
+  route_counts: {
+    inputs: ['indices'],
+    about: 'How many rows route_rows has for each rank: [ranks, 1].',
+    type: (_, a) => ({ shape: [a.bounds.length - 1, 1], storage: i32 }),
+  },
+  take_rows: {
+    inputs: ['x', 'rows'],
+    about: 'y[i] = x[rows[i]]; zeros (-1 of i32) where that is below 0.',
+    type: ({ x, rows: r }) =>
+      r.type.shape.length !== 1 ? wants(r, 'one row number a row') : { shape: [r.type.shape[0] as Dim, last(x)], storage: picked(x) },
+  },
+  add_rows: {
+    inputs: ['y', 'rows'],
+    about: 'x[t] = the sum of y[i] where rows[i] == t, in rising i: [tokens, width]. Zeros where there is none.',
+    type: ({ y, rows: r }) => (r.type.shape.length !== 1 ? wants(r, 'one row number a row') : rows(last(y))),
   },
 };
 

@@ -1,5 +1,5 @@
 // Reads the text form of print.ts back into the same graph. Errors say the line, the column and what was expected, with a caret.
-import type { Dim, Graph, Limits, Origin, Part, SymbolName, Type, Value } from './graph.js';
+import type { Dim, Graph, Limits, Origin, Part, Slice, SymbolName, Type, Value } from './graph.js';
 import { inputNames, type OpName, ops } from './ops.js';
 import { type Problem, problem, Refusal } from './problem.js';
 import { parseStorage } from './storage.js';
@@ -108,6 +108,14 @@ class Line {
     }
     return { symbol: this.need(/tokens|wanted|sequences|context/, 'a size') as SymbolName };
   }
+  /** `[1, 2]` */
+  wholes(): readonly number[] {
+    this.need(/\[/, '[');
+    const out = [this.whole()];
+    while (this.word(',')) out.push(this.whole());
+    this.need(/\]/, ']');
+    return out;
+  }
   type(): Type {
     this.need(/\[/, '[');
     const shape: Dim[] = [];
@@ -136,6 +144,7 @@ interface Draft {
   readonly type: Type;
   readonly role: string | null;
   readonly passes: readonly string[];
+  readonly slice: Slice | null;
   readonly line: Line;
 }
 function readValue(l: Line): Draft {
@@ -167,8 +176,10 @@ function readValue(l: Line): Draft {
   const type = l.type();
   const role = l.word('role ') ? l.string() : null;
   const passes = l.word('passes ') ? l.need(/[a-z0-9,-]+/, 'names of passes').split(',') : [];
+  const of = l.word('of ') ? l.wholes() : null;
+  const slice = of && { of, from: l.word('from ') ? l.wholes() : l.stop('from was expected') };
   l.end();
-  return { name, op, inputs, attributes, type, role, passes, line: l };
+  return { name, op, inputs, attributes, type, role, passes, slice, line: l };
 }
 
 const inLayer = (name: string, layer: number): string =>
@@ -183,6 +194,7 @@ export function parseGraph(text: string, file = 'graph.ir'): Graph {
   const outputs: Record<string, Value> = {};
   let name = '';
   let limits: Limits | null = null;
+  let rank: Graph['rank'] | null = null;
   const finish = (d: Draft, layer: number): void => {
     const own = inLayer(d.name, layer);
     if (by.has(own)) {
@@ -198,7 +210,8 @@ export function parseGraph(text: string, file = 'graph.ir'): Graph {
     );
     const own_parts: Part[] = [];
     parts.set(own, own_parts);
-    const origin: Origin = { role: inLayer(d.role ?? d.name, layer), layer, parts: own_parts, passes: d.passes };
+    const role = inLayer(d.role ?? d.name, layer);
+    const origin: Origin = { role, layer, parts: own_parts, ...(d.slice ? { slice: d.slice } : {}), passes: d.passes };
     const v = { op: d.op, name: own, type: d.type, inputs, attributes: d.attributes, origin } as unknown as Value;
     values.push(v);
     by.set(own, v);
@@ -215,6 +228,11 @@ export function parseGraph(text: string, file = 'graph.ir'): Graph {
         return l.whole();
       };
       limits = { tokens: limit('tokens'), wanted: limit('wanted'), sequences: limit('sequences'), context: limit('context') };
+      if (l.word('rank=')) {
+        const index = l.whole();
+        l.need(/\//, '/');
+        rank = { index, of: l.whole() };
+      }
       l.end();
     } else if (l.word('layers ')) {
       const from = l.whole();
@@ -247,5 +265,5 @@ export function parseGraph(text: string, file = 'graph.ir'): Graph {
     } else finish(readValue(l), -1);
   }
   if (limits === null) throw new Refusal([notIr(file, 1, 1, '', 'graph "name" was expected first')]);
-  return { name, limits, values, outputs };
+  return { name, limits, ...(rank ? { rank } : {}), values, outputs };
 }

@@ -9,6 +9,7 @@
 //   bytes layers.1.input_layernorm 0 "model.layers.1.input_layernorm.weight" "model-00001-of-00002.safetensors" 1024 1344
 //
 // `*` is the layer's number, `<` the one before. `bytes` lines give a weight's parts (and scales) in order. parse.ts reads it back.
+// The graph of a rank says `rank=1/4` at the end of its head, and of a weight that it holds a part of ` of [whole shape] from [first places]`.
 import { type Graph, inputsOf, type Origin, showDim, type Value } from './graph.js';
 import { storageName } from './storage.js';
 
@@ -22,7 +23,8 @@ const within = (name: string, layer: number): string => {
   return name;
 };
 function about(o: Origin, name: string): string {
-  return `${o.role === name ? '' : ` role ${JSON.stringify(o.role)}`}${o.passes.length ? ` passes ${o.passes.join(',')}` : ''}`;
+  const slice = o.slice ? ` of [${o.slice.of.join(', ')}] from [${o.slice.from.join(', ')}]` : '';
+  return `${o.role === name ? '' : ` role ${JSON.stringify(o.role)}`}${o.passes.length ? ` passes ${o.passes.join(',')}` : ''}${slice}`;
 }
 /** One value on one line, names as seen from its layer. */
 function line(v: Value): string {
@@ -49,7 +51,9 @@ export interface PrintOptions {
 export function printGraph(graph: Graph, options: PrintOptions = {}): string {
   const { limits: l } = graph;
   const out: string[] = [
-    `graph ${JSON.stringify(graph.name)} tokens=${l.tokens} wanted=${l.wanted} sequences=${l.sequences} context=${l.context}`,
+    `graph ${JSON.stringify(graph.name)} tokens=${l.tokens} wanted=${l.wanted} sequences=${l.sequences} context=${l.context}${
+      graph.rank ? ` rank=${graph.rank.index}/${graph.rank.of}` : ''
+    }`,
   ];
   const runs: Run[] = [];
   for (let i = 0; i < graph.values.length; ) {

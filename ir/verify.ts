@@ -6,12 +6,15 @@
 //   types      what the op's rule gives; weights and states have fixed sizes but for symbols
 //   states     a state is appended to once on the way to any reader; capacities are whole numbers above 0
 //   weights    one part for each matrix of a stack; codes and scales have exactly the bytes of shape and storage; scales where the storage has them
+//   parts      a part of a weight lies inside the whole; it begins and ends where blocks of scales do, or where the whole ends; its bytes are the whole's
+//   ranks      only the graph of a rank has ops of ranks; a rank is in the groups it names, each rank of a group once
 //   bytes      inside one file two different tensors do not overlap
 //   limits     whole numbers above 0; wanted and tokens no larger than the context
 //
+// Not checked here: that the graphs of several ranks fit each other (ir/verify-ranks.ts).
 // Not checked: that a graph computes what a paper says (the goldens do), attributes' values beyond what type rules read, which files exist.
-import { type Dim, type Graph, inputsOf, type Part, sameShape, sizeOf, type Value } from './graph.js';
-import { inputNames, opNames, ops, typeOf } from './ops.js';
+import { type Dim, type Graph, inputsOf, type Part, sameShape, sizeOf, type Value, type ValueOf } from './graph.js';
+import { inputNames, isExchange, isRankOp, opNames, ops, typeOf } from './ops.js';
 import { matrixBytes, sameStorage } from './storage.js';
 
 /** Sentences; empty where everything holds. A graph made from a config alone has weights without bytes: `bytes` false leaves them out. */
@@ -30,7 +33,9 @@ export function verify(graph: Graph, options: { readonly bytes?: boolean } = {})
     place.set(v, i);
   });
   for (const [name, v] of Object.entries(graph.outputs)) if (!place.has(v)) wrong.push(`the output ${name} is not a value of the graph`);
-  if (!graph.outputs.logits) wrong.push('there is no output called logits');
+  const sends = graph.values.some(v => v.op === 'send');
+  if (!graph.outputs.logits && !sends) wrong.push('there is no output called logits');
+  wrong.push(...ranksWrong(graph), ...slicesWrong(graph));
   wrong.push(...statesWrong(graph));
   if (options.bytes !== false) wrong.push(...weightsWrong(graph), ...overlaps(graph));
   return wrong;
@@ -77,8 +82,9 @@ const length = (bytes: readonly [number, number]): number => bytes[1] - bytes[0]
 function weightsWrong(graph: Graph): readonly string[] {
   return graph.values.flatMap(v => {
     if (v.op !== 'weight') return v.origin.parts.length ? [`${v.name} is computed but has parts in files`] : [];
-    const shape = v.type.shape as readonly number[];
-    const stack = shape.length === 3 ? (shape[0] as number) : 1;
+    const own = v.type.shape as readonly number[];
+    const stack = own.length === 3 ? (own[0] as number) : 1;
+    const shape = v.origin.slice?.of ?? own;
     if (v.origin.parts.length !== stack) return [`${v.name} has ${v.origin.parts.length} parts where ${stack} were expected`];
     const columns = shape.at(-1) ?? 1;
     const rows = shape.length < 2 ? 1 : (shape.at(-2) as number);
@@ -89,6 +95,45 @@ function weightsWrong(graph: Graph): readonly string[] {
     return bad ? [`${v.name}: ${bad.tensor} has not the ${codes} bytes of codes and ${scales} of scales that its type says`] : [];
   });
 }
+function slicesWrong(graph: Graph): readonly string[] {
+  return graph.values.flatMap(v => {
+    const { slice } = v.origin;
+    if (!slice) return [];
+    const shape = v.type.shape as readonly number[];
+    if (v.op !== 'weight') return [`${v.name} is no weight but a part of one`];
+    if (slice.of.length !== shape.length || slice.from.length !== shape.length)
+      return [`${v.name} is a part of another number of dimensions`];
+    const s = v.type.storage;
+    return shape.flatMap((size, d) => {
+      const [from, whole] = [slice.from[d] as number, slice.of[d] as number];
+      if (!(from >= 0 && from + size <= whole)) return [`${v.name}: ${from} to ${from + size} does not lie inside ${whole}`];
+      const block = s.kind === 'plain' ? 1 : d === shape.length - 1 ? s.block[1] : d === shape.length - 2 ? s.block[0] : 1;
+      const cuts = (at: number): boolean => block > 1 && at % block !== 0 && at !== whole;
+      return cuts(from) || cuts(from + size) ? [`${v.name}: ${from} to ${from + size} cuts a block of ${block}`] : [];
+    });
+  });
+}
+function ranksWrong(graph: Graph): readonly string[] {
+  const { rank } = graph;
+  if (rank && !(Number.isSafeInteger(rank.index) && rank.index >= 0 && rank.index < rank.of))
+    return [`there is no rank ${rank.index} of ${rank.of}`];
+  return graph.values.flatMap(v => {
+    if (!isRankOp(v.op)) return [];
+    if (!rank) return [`${v.name}: ${v.op} is in a graph that is no rank's`];
+    const other = v.op === 'send' ? v.attributes.to : v.op === 'recv' ? v.attributes.from : null;
+    if (other !== null)
+      return other !== rank.index && inRange(other, rank.of) ? [] : [`${v.name}: rank ${rank.index} cannot meet rank ${other}`];
+    if (!isExchange(v.op)) return [];
+    const { group } = (v as ValueOf<'all_reduce'>).attributes;
+    if (!group.every(r => inRange(r, rank.of)) || new Set(group).size !== group.length || !group.includes(rank.index))
+      return [`${v.name}: rank ${rank.index} cannot meet the ranks ${group.join(', ')}`];
+    const me = group.indexOf(rank.index);
+    if (v.op === 'all_gather' && v.attributes.along === 'columns' && v.inputs.x.type.shape.at(-1) !== v.attributes.sizes[me])
+      return [`${v.name}: rank ${rank.index} does not bring its ${v.attributes.sizes[me]} columns`];
+    return [];
+  });
+}
+const inRange = (r: number, of: number): boolean => Number.isSafeInteger(r) && r >= 0 && r < of;
 function overlaps(graph: Graph): readonly string[] {
   const files = new Map<string, { readonly from: number; readonly to: number; readonly tensor: string }[]>();
   for (const v of graph.values)

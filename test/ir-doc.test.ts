@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from '@jest/globals';
-import { inputNames, opNames, ops } from '../ir/ops.js';
+import { inputNames, isRankOp, type OpName, opNames, ops } from '../ir/ops.js';
 import { printGraph } from '../ir/print.js';
 import { elements } from '../ir/storage.js';
 import { openCheckpoint } from '../src/checkpoint/shards.js';
@@ -10,6 +10,13 @@ import { buildModel } from '../src/models/index.js';
 import { fixtures } from './golden-cases.js';
 
 const page = fileURLToPath(new URL('../docs/ir.md', import.meta.url));
+const described = (names: readonly OpName[]): string =>
+  names
+    .map(op => {
+      const inputs = inputNames(op).map(i => (i.optional ? `[${i.name}]` : i.name));
+      return `**${op}**(${inputs.join(', ')})\n${ops[op].about}`;
+    })
+    .join('\n\n');
 function written(): string {
   const c = openCheckpoint(`${fixtures}/hkgai-nano`);
   const sample = printGraph(buildModel(c.config, c.tensors).graph, { withoutBytes: true }).split('\n');
@@ -63,12 +70,16 @@ ${Object.entries(elements)
 
 ## Ops
 
-${opNames
-  .map(op => {
-    const inputs = inputNames(op).map(i => (i.optional ? `[${i.name}]` : i.name));
-    return `**${op}**(${inputs.join(', ')})\n${ops[op].about}`;
-  })
-  .join('\n\n')}
+${described(opNames.filter(op => !isRankOp(op)))}
+
+## Ranks
+
+A graph may be one of several that run together, a rank each (\`rank=1/4\` at the end of the text form's head). A weight that a rank holds a part of has the
+part's shape, and its origin says the shape of the whole and the first place along each dimension (\`of [8, 16, 96] from [2, 0, 0]\`); its bytes are those of
+the whole matrices, so that a reader finds rows and columns where they are; of a stack of experts, only the matrices that are kept have a part. Blocks of
+scales are never cut. \`ir/verify-ranks.ts\` says what holds of all ranks together. How a model is dealt to ranks: [sharding.md](sharding.md).
+
+${described(opNames.filter(isRankOp))}
 `;
 }
 it('docs/ir.md is as the tables say (UPDATE=1 rewrites it)', () => {

@@ -1,7 +1,7 @@
 // The ops of ir/ops.ts in plain loops over doubles: what lowered programs are held against, op by op. Rows of a state are kept by position, so
 // that capacities and rings play no part in the meaning.
 import { type Dim, type Graph, sizeOf, type Value, type ValueOf } from '../ir/graph.js';
-import type { OpName } from '../ir/ops.js';
+import type { OpName, RankOp } from '../ir/ops.js';
 import { frequencies } from '../ir/rope.js';
 import type { Storage } from '../ir/storage.js';
 import type { Call } from './run-program.js';
@@ -89,7 +89,7 @@ export class Meaning {
     this.#call = call;
     this.#memo = new Map();
     for (const v of this.#graph.values)
-      if (v.op !== 'state') this.#memo.set(v, (definitions[v.op] as (v: Value, m: Meaning) => Numbers)(v, this));
+      if (v.op !== 'state') this.#memo.set(v, (definitions[v.op as Exclude<OpName, RankOp>] as (v: Value, m: Meaning) => Numbers)(v, this));
     return name => this.#memo.get(this.#graph.values.find(v => v.name === name) as Value) as Numbers;
   }
   of(v: Value): Numbers {
@@ -159,7 +159,7 @@ const best = (s: readonly number[], k: number): number[] =>
     .slice(0, k)
     .map(([, i]) => i);
 
-const definitions: { readonly [K in OpName]: (v: ValueOf<K>, m: Meaning) => Numbers } = {
+const definitions: { readonly [K in Exclude<OpName, RankOp>]: (v: ValueOf<K>, m: Meaning) => Numbers } = {
   input: (v, m) => m.input(v.attributes.which) ?? [],
   weight: (v, m) => m.weight(v),
   state: () => [],

@@ -41,6 +41,7 @@ interface ValueMessage {
     readonly layer: number;
     readonly parts: readonly { readonly codes: SpanMessage; readonly scale?: SpanMessage | null }[];
     readonly passes: readonly string[];
+    readonly slice?: { readonly of: readonly number[]; readonly from: readonly number[] } | null;
   };
 }
 interface GraphMessage {
@@ -48,6 +49,7 @@ interface GraphMessage {
   readonly limits: Graph['limits'];
   readonly values: readonly ValueMessage[];
   readonly outputs: readonly { readonly name: string; readonly value: number }[];
+  readonly rank?: { readonly index: number; readonly of: number } | null;
 }
 
 const dimOut = (d: Dim): DimMessage =>
@@ -72,9 +74,11 @@ export function encodeGraph(graph: Graph): Uint8Array {
         layer: v.origin.layer,
         parts: v.origin.parts.map(p => (p.scale ? { codes: spanOut(p), scale: spanOut(p.scale) } : { codes: spanOut(p) })),
         passes: v.origin.passes,
+        ...(v.origin.slice ? { slice: v.origin.slice } : {}),
       },
     })),
     outputs: Object.entries(graph.outputs).map(([name, v]) => ({ name, value: place.get(v) as number })),
+    ...(graph.rank ? { rank: graph.rank } : {}),
   };
   const type = graphType();
   return type.encode(type.fromObject(out)).finish();
@@ -113,6 +117,7 @@ export function decodeGraph(bytes: Uint8Array): Graph {
       role: v.origin.role,
       layer: v.origin.layer,
       parts: v.origin.parts.map((p): Part => (p.scale ? { ...spanIn(p.codes), scale: spanIn(p.scale) } : spanIn(p.codes))),
+      ...(v.origin.slice ? { slice: { of: v.origin.slice.of, from: v.origin.slice.from } } : {}),
       passes: v.origin.passes,
     };
     let attributes: unknown;
@@ -130,5 +135,6 @@ export function decodeGraph(bytes: Uint8Array): Graph {
       return [o.name, v];
     }),
   );
-  return { name: m.name, limits: { ...m.limits }, values, outputs };
+  const rank = m.rank ? { rank: { index: m.rank.index, of: m.rank.of } } : {};
+  return { name: m.name, limits: { ...m.limits }, ...rank, values, outputs };
 }

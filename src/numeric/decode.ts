@@ -105,7 +105,28 @@ export function decodeMatrix(
   return into;
 }
 
-/** A whole weight, stacked parts one after another. Tables of whole numbers come as i32; a table entry that does not fit is an error. */
+/** Of a weight that is a part of a whole: each matrix is decoded whole, and its rows and columns are kept. */
+function readSlice(v: ValueOf<'weight'>, of: readonly number[], from: readonly number[], read: (span: Span) => Uint8Array): Float32Array {
+  const shape = v.type.shape as readonly number[];
+  const last = <T>(a: readonly T[], one: T): readonly [T, T] => [a.length < 2 ? one : a.at(-2)!, a.at(-1)!];
+  const [rows, columns] = last(shape, 1);
+  const [wholeRows, wholeColumns] = last(of, 1);
+  const [r0, c0] = last(from, 0);
+  const into = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  v.origin.parts.forEach((p, i) => {
+    const all = decodeMatrix(v.type.storage, read(p), p.scale ? read(p.scale) : null, wholeRows, wholeColumns);
+    for (let r = 0; r < rows; r++) {
+      const at = (r0 + r) * wholeColumns + c0;
+      into.set(all.subarray(at, at + columns), (i * rows + r) * columns);
+    }
+  });
+  return into;
+}
+
+/**
+ * A weight, stacked parts one after another; of one that is a part of a whole, that part. Tables of whole numbers come as i32; a table entry that
+ * does not fit is an error.
+ */
 export function readWeight(v: ValueOf<'weight'>, read: (span: Span) => Uint8Array): Float32Array | Int32Array {
   const shape = v.type.shape as readonly number[];
   const s = v.type.storage;
@@ -119,6 +140,7 @@ export function readWeight(v: ValueOf<'weight'>, read: (span: Span) => Uint8Arra
       return Number(n);
     });
   }
+  if (v.origin.slice) return readSlice(v, v.origin.slice.of, v.origin.slice.from, read);
   const columns = shape.at(-1) ?? 1;
   const rows = shape.length < 2 ? 1 : shape.at(-2)!;
   const into = new Float32Array(total);

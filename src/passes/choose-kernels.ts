@@ -1,7 +1,7 @@
 // From a graph to launches: one rule an op, and for each the kernels by number of rows. Tile sizes are candidates, best first; a chip's
 // objection passes to the next. States are as large as the limits say, so their capacities are constants of the kernels.
 import { type Dim, type Graph, needed, type Value, type ValueOf } from '../../ir/graph.js';
-import type { OpName } from '../../ir/ops.js';
+import { isRankOp, type OpName, type RankOp } from '../../ir/ops.js';
 import type { Argument, Launch, Program, Variant } from '../../ir/program.js';
 import { frequencies } from '../../ir/rope.js';
 import { i32 } from '../../ir/storage.js';
@@ -99,7 +99,7 @@ function byRows<S>(
 type Rule<K extends OpName> = (v: ValueOf<K>, c: Lowering) => readonly Launch[];
 const nothing = (): readonly Launch[] => [];
 
-const rules: { readonly [K in OpName]: Rule<K> } = {
+const rules: { readonly [K in Exclude<OpName, RankOp>]: Rule<K> } = {
   input: nothing,
   weight: nothing,
   state: nothing,
@@ -502,10 +502,14 @@ function launchQuery(v: ValueOf<'concat'>, a: ValueOf<'grouped_linear'>, c: Lowe
 
 /** The program of a graph: launches in the graph's order, buffers without offsets. Values that no output needs are left out. */
 export function chooseKernels(graph: Graph, options: LoweringOptions = {}): Program {
+  const ofRank = graph.values.find(v => isRankOp(v.op));
+  if (ofRank) throw new Error(`${graph.name} is the graph of a rank: there are no launches for ${ofRank.op} (${ofRank.name})`);
   const fused = fuse(graph, options.keep);
   const c = new Lowering(graph, options, fused);
   const values = needed(graph, Object.values(graph.outputs));
-  const launches = values.filter(v => !fused.has(v)).flatMap(v => (rules[v.op] as (v: Value, c: Lowering) => readonly Launch[])(v, c));
+  const launches = values
+    .filter(v => !fused.has(v))
+    .flatMap(v => (rules[v.op as Exclude<OpName, RankOp>] as (v: Value, c: Lowering) => readonly Launch[])(v, c));
   const weights = values.filter((v): v is ValueOf<'weight'> => v.op === 'weight');
   const states = values.filter((v): v is ValueOf<'state'> => v.op === 'state');
   const outputs = Object.fromEntries(Object.entries(graph.outputs).map(([name, v]) => [name, v.name]));

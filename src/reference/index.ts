@@ -1,13 +1,14 @@
 // The living definition: a graph run op by op in float32, nothing fused, nothing quantised but what the graph says. Slow and plain; programs are
 // checked against it. Caches stay between steps; a step brings rows of any sequences.
 import { type Graph, inputsOf, needed, type Value, type ValueOf } from '../../ir/graph.js';
-import type { OpName } from '../../ir/ops.js';
+import { type ExchangeOp, isExchange, type OpName } from '../../ir/ops.js';
 import { append, attention, compress, indexScores, mla } from './attention.js';
 import { backend, type Matrix, tf } from './backend.js';
 import * as hc from './hyper-connections.js';
 import type { Inputs } from './inputs.js';
 import { fakeQuant, hadamard, rope } from './positions.js';
 import { chooseExperts, experts, expertWeights, largest, routerScores, swiglu } from './routing.js';
+import { addRows, gatherPart, routes, takeRows } from './rows.js';
 import { type Cache, cache, type Held, made, numbersOf, type Rows, real, row, type Weight, weight, whole } from './values.js';
 
 export interface Step {
@@ -45,8 +46,8 @@ const maybe = <T>(v: Value | undefined, get: Get, as: (h: Held) => T): T | null 
 /** Columns of each of `heads` equal parts of a row, as [rows * heads, columns]. */
 const parts = (x: Matrix, heads: number): Matrix => tf.reshape(x, [x.shape[0] * heads, x.shape[1] / heads]) as Matrix;
 
-/** One line an op; a missing one does not compile. */
-const rules: { readonly [K in OpName]: Rule<K> } = {
+/** One line an op; a missing one does not compile. Ops in which ranks meet are in exchange.ts. */
+const rules: { readonly [K in Exclude<OpName, ExchangeOp>]: Rule<K> } = {
   input: (v, { rows }) => {
     const all = { ids: rows.ids, positions: rows.positions, sequences: rows.sequences, wanted: rows.wanted, next_ids: rows.nextIds };
     const data = all[v.attributes.which];
@@ -177,8 +178,26 @@ const rules: { readonly [K in OpName]: Rule<K> } = {
   hc_pre: ({ inputs, attributes }, { get }) => made(hc.pre(attributes.streams, real(get(inputs.x)), real(get(inputs.weights)))),
   hc_post: ({ inputs, attributes }, { get }) =>
     made(hc.post(attributes.streams, real(get(inputs.x)), real(get(inputs.weights)), real(get(inputs.y)))),
+  gather_part: ({ inputs, attributes }, { get }) => made(gatherPart(attributes.from, weight(get(inputs.table)), whole(get(inputs.ids)))),
+  own_experts: ({ inputs, attributes: { from, size } }, { get }) => {
+    const w = whole(get(inputs.indices));
+    return { ...w, data: w.data.map(e => (e >= from && e < from + size ? e - from : -1)) };
+  },
+  route_rows: ({ inputs, attributes }, { get }) => {
+    const w = whole(get(inputs.indices));
+    const each = Math.min(w.columns, attributes.bounds.length - 1);
+    const data = new Int32Array(w.rows * each).fill(-1);
+    data.set(routes(attributes, w).flat());
+    return { kind: 'whole', data, rows: data.length, columns: 1 };
+  },
+  route_counts: ({ inputs, attributes }, { get }) => {
+    const counts = routes(attributes, whole(get(inputs.indices))).map(r => r.length);
+    return { kind: 'whole', data: Int32Array.from(counts), rows: counts.length, columns: 1 };
+  },
+  take_rows: ({ inputs }, { get }) => takeRows(get(inputs.x), whole(get(inputs.rows)).data),
+  add_rows: ({ inputs }, { get, rows }) => made(addRows(real(get(inputs.y)), whole(get(inputs.rows)).data, rows.positions.length)),
 };
-const apply = (v: Value, c: Context): Held => (rules[v.op] as (v: Value, c: Context) => Held)(v, c);
+const apply = (v: Value, c: Context): Held => (rules[v.op as Exclude<OpName, ExchangeOp>] as (v: Value, c: Context) => Held)(v, c);
 
 /** Numbers of a weight in memory, transposed matrices kept up to `limit` bytes. */
 class WeightStore {
@@ -239,18 +258,37 @@ class WeightStore {
   }
 }
 
-/**
- * An interpreter of a graph.
- * @param weights gives the decoded numbers of a weight, stacked parts one after another
- * @param limit bytes of decoded weights kept in memory
- * @param inputs what matrices make of the rows that come to them; null: they take them as they are
- */
-export async function createReference(
+/** A graph ready to run: its values one after another, with a stop at each exchange. */
+export interface Machine {
+  readonly graph: Graph;
+  /** The value of this name; undefined where the graph has none. */
+  find(name: string): Value | undefined;
+  /** Runs values in order and gives the targets. Yields each exchange, with its inputs at hand, and goes on with what it is given. */
+  run(order: readonly Value[], targets: readonly Value[], step: Step): Generator<Waiting, readonly Result[], Held>;
+  reset(): void;
+  dispose(): void;
+}
+/** An exchange that a machine has come to. */
+export interface Waiting {
+  readonly value: Value;
+  readonly get: Get;
+  /** Rows of the machine's call. */
+  readonly rows: number;
+}
+
+const resultOf = (v: Value, h: Held): Result => {
+  if (h.kind === 'whole') return { shape: [h.rows, h.columns], data: h.data };
+  if (h.kind === 'real') return { shape: h.matrix.shape, data: Float32Array.from(numbersOf(h.matrix)) };
+  throw new Error(`${v.name} is a ${h.kind}, not a computed value`);
+};
+
+/** The arguments are createReference's. */
+export async function createMachine(
   graph: Graph,
   weights: (v: ValueOf<'weight'>) => Float32Array | Int32Array,
-  limit = 2 ** 31,
-  inputs: Inputs | null = null,
-): Promise<Reference> {
+  limit: number,
+  inputs: Inputs | null,
+): Promise<Machine> {
   await backend();
   const store = new WeightStore(weights, limit, inputs);
   const by = new Map(graph.values.map(v => [v.name, v]));
@@ -271,15 +309,10 @@ export async function createReference(
     caches.set(v.name, fresh);
     return fresh;
   };
-  const plans = new Map<string, readonly Value[]>();
   return {
-    step(step, names) {
-      const targets = names.map(n => graph.outputs[n] ?? by.get(n));
-      const lost = names.filter((_, i) => targets[i] === undefined);
-      if (lost.length) throw new Error(`the graph has no value ${lost.join(', ')}`);
-      const key = names.join(' ');
-      const order = plans.get(key) ?? needed(graph, targets as readonly Value[]);
-      plans.set(key, order);
+    graph,
+    find: name => graph.outputs[name] ?? by.get(name),
+    *run(order, targets, step) {
       const i32 = (a: readonly number[]): Int32Array => Int32Array.from(a);
       const rows: Rows = {
         ids: i32(step.ids),
@@ -291,10 +324,9 @@ export async function createReference(
       const held = new Map<Value, Held>();
       const uses = new Map<Value, number>();
       for (const v of order) for (const [, i] of inputsOf(v)) uses.set(i, (uses.get(i) ?? 0) + 1);
-      for (const t of targets) uses.set(t as Value, (uses.get(t as Value) ?? 0) + 1);
+      for (const t of targets) uses.set(t, (uses.get(t) ?? 0) + 1);
       const get: Get = v => held.get(v) as Held;
       const context: Context = { rows, get, cacheOf, weightOf: v => store.get(v) };
-      const out = new Map<string, Result>();
       const release = (v: Value): void => {
         const left = (uses.get(v) ?? 0) - 1;
         uses.set(v, left);
@@ -302,20 +334,18 @@ export async function createReference(
         if (left === 0 && h?.kind === 'real') h.matrix.dispose();
       };
       for (const v of order) {
-        tf.engine().startScope();
-        const h = apply(v, context);
-        if (h.kind === 'real') tf.keep(h.matrix);
-        tf.engine().endScope();
-        held.set(v, h);
+        if (isExchange(v.op)) held.set(v, yield { value: v, get, rows: rows.positions.length });
+        else {
+          tf.engine().startScope();
+          const h = apply(v, context);
+          if (h.kind === 'real') tf.keep(h.matrix);
+          tf.engine().endScope();
+          held.set(v, h);
+        }
         for (const [, i] of inputsOf(v)) release(i);
       }
-      names.forEach((name, i) => {
-        const h = held.get(targets[i] as Value) as Held;
-        if (h.kind === 'whole') out.set(name, { shape: [h.rows, h.columns], data: h.data });
-        else if (h.kind === 'real') out.set(name, { shape: h.matrix.shape, data: Float32Array.from(numbersOf(h.matrix)) });
-        else throw new Error(`${name} is a ${h.kind}, not a computed value`);
-      });
-      for (const t of targets) release(t as Value);
+      const out = targets.map(t => resultOf(t, get(t)));
+      for (const t of targets) release(t);
       return out;
     },
     reset() {
@@ -325,5 +355,36 @@ export async function createReference(
       store.dispose();
       caches = new Map();
     },
+  };
+}
+
+/**
+ * An interpreter of a graph.
+ * @param weights gives the decoded numbers of a weight, stacked parts one after another
+ * @param limit bytes of decoded weights kept in memory
+ * @param inputs what matrices make of the rows that come to them; null: they take them as they are
+ */
+export async function createReference(
+  graph: Graph,
+  weights: (v: ValueOf<'weight'>) => Float32Array | Int32Array,
+  limit = 2 ** 31,
+  inputs: Inputs | null = null,
+): Promise<Reference> {
+  const machine = await createMachine(graph, weights, limit, inputs);
+  const plans = new Map<string, readonly Value[]>();
+  return {
+    step(step, names) {
+      const targets = names.map(n => machine.find(n));
+      const lost = names.filter((_, i) => targets[i] === undefined);
+      if (lost.length) throw new Error(`the graph has no value ${lost.join(', ')}`);
+      const key = names.join(' ');
+      const order = plans.get(key) ?? needed(graph, targets as readonly Value[]);
+      plans.set(key, order);
+      const end = machine.run(order, targets as readonly Value[], step).next();
+      if (!end.done) throw new Error(`${end.value.value.name} waits for other ranks: this graph does not run alone`);
+      return new Map(names.map((name, i) => [name, end.value[i] as Result]));
+    },
+    reset: () => machine.reset(),
+    dispose: () => machine.dispose(),
   };
 }

@@ -74,7 +74,7 @@ export function experts(
   const [tokens, width] = x.shape;
   const w = numbersOf(weights);
   const out = new Float32Array(tokens * width);
-  for (const e of [...new Set(indices.data)].sort((p, q) => p - q)) {
+  for (const e of [...new Set(indices.data)].filter(i => i >= 0).sort((p, q) => p - q)) {
     const entries = [...indices.data.keys()].filter(i => indices.data[i] === e);
     const rows = entries.map(i => Math.floor(i / indices.columns));
     const share = tf.tensor2d(
