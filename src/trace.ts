@@ -126,7 +126,9 @@ export async function traceTexts(
           const chosen = await session.values(step, [...names.values()]);
           for (const l of layers) {
             const mine = chosen.get(names.get(l.layer) as string);
-            if (!mine) continue; // a block that did not run
+            if (!mine && l.layer < c.config.layers)
+              throw new Error(`the ${session.engine} engine did not give the experts of layer ${l.layer}`);
+            if (!mine) continue; // an MTP block that did not run
             some.forEach((x, i) => {
               if (l.layer < c.config.layers || x.next !== null) gathered.get(l.layer)!.add(mine.subarray(i * l.topK, (i + 1) * l.topK));
             });
