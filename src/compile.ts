@@ -20,12 +20,13 @@ import type { ModelConfig } from './checkpoint/config.js';
 import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
 import { formatOf } from './conformance.js';
+import { kernelsDigest } from './content.js';
+import { tensorsIn } from './earlier.js';
 import {
   account,
   checkEngine,
   companionsOf,
   type EngineOptions,
-  kernelsDigest,
   rememberMade,
   sourceIdentities,
   writeCompanions,
@@ -125,6 +126,9 @@ export interface Compiled {
         readonly made: Made;
         readonly resumed: number;
         readonly cached: number;
+        /** Tensors that are read for what is written of them, and those of them that were taken from earlier outputs. */
+        readonly tensors: number;
+        readonly taken: number;
         readonly files: number;
         readonly source: number;
       }
@@ -341,7 +345,15 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
         : `write ${a.format.name} for ${a.target.name} (${a.recipe.name})`,
     );
     const writing = performance.now();
-    const { results, resumed, cached } = await writeWeights(p.checkpoint, a.plan, work, `${a.directory}/engine`, key, options, watch);
+    const { results, resumed, cached, taken } = await writeWeights(
+      p.checkpoint,
+      a.plan,
+      work,
+      `${a.directory}/engine`,
+      key,
+      options,
+      watch,
+    );
     took('weights', writing);
     collect();
     writeCompanions(p.checkpoint, a.plan, a.resolution, a.format, join(at, 'engine'), {
@@ -381,10 +393,12 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
       made: madeOf(a.plan, figures),
       resumed,
       cached,
+      taken,
+      tensors: a.plan.files.reduce((n, f) => n + tensorsIn(f), 0),
       files: a.plan.files.length,
       source: a.plan.files.reduce((n, f) => n + f.source, 0),
     };
-    if (cache) remember.push(() => rememberMade(p.checkpoint, a.plan, join(o.out, a.directory, 'engine'), key, results, cache));
+    if (cache) remember.push(() => rememberMade(p.checkpoint, a.plan, join(o.out, a.directory, 'engine'), key, statistics, results, cache));
   }
   watch.step('hash and record every file');
   const limits = buildOptions(p.checkpoint.config, o).limits;

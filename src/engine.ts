@@ -1,22 +1,24 @@
 // engine/: the weights as an engine loads them, with config, index and tokenizer; the ledger beside it; checked as the engine would check it.
-import { createHash } from 'node:crypto';
 import { closeSync, copyFileSync, existsSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { cpus } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Companions, EngineDirectory, EngineFormat, EngineModel, Finding, LogicalTensor, Runtime } from '../targets/engine.js';
-import { type Cache, identity } from './bundle/cache.js';
+import type { Cache, Lead } from './bundle/cache.js';
 import { linkOrCopy, writeText } from './bundle/directory.js';
 import { type Figures, type OutputLine, type SourceLine, type Totals, writeLedger } from './bundle/ledger.js';
 import { Unfinished, type Work } from './bundle/work.js';
 import type { Family } from './checkpoint/config.js';
+import { identity } from './checkpoint/identity.js';
 import { canonicalName } from './checkpoint/names.js';
 import { notRegular } from './checkpoint/problems.js';
 import { readAt, readHeader } from './checkpoint/safetensors.js';
 import type { Checkpoint } from './checkpoint/shards.js';
+import { contentOf, type Known, statisticsDigests, stepSources } from './content.js';
+import { isFigures, type Knowledge, piecesOf, tensorsIn, withEarlier } from './earlier.js';
 import { type EnginePlan, workingSet } from './engine-plan.js';
-import { runPool } from './numeric/pool.js';
-import { type FileResult, type FileWork, Interrupted, type Step } from './numeric/steps.js';
+import { plain, runPool } from './numeric/pool.js';
+import { type FileResult, type FileWork, Interrupted } from './numeric/steps.js';
 import type { Resolution } from './recipe.js';
 
 const badNumbers = (name: string, nan: number, infinite: number, file: string, bytes: readonly [number, number]): Problem =>
@@ -87,51 +89,6 @@ export function threadsFor(
   throw new Refusal([tooLittleMemory(maxMemory, peak(0, 1 << 15))]);
 }
 
-/** What a file is made of, if the content of its sources is known. Their names count too: results name them. */
-export function contentOf(f: FileWork, known: (file: string, tensor: string) => string | null, recipe: string): string | null {
-  const h = createHash('sha256').update(`${kernelsDigest()} ${recipe} ${f.size}\n`);
-  const tensor = (file: string, name: string): boolean => {
-    const sha = known(file, name);
-    if (sha) h.update(`${JSON.stringify(name)} ${sha} `);
-    return sha !== null;
-  };
-  for (const s of f.steps) {
-    h.update(`${s.kind} `);
-    if (s.kind === 'put') h.update(`${s.out} `).update(s.bytes);
-    else if (s.kind === 'fill') h.update(`${s.out} ${s.size} ${s.byte}`);
-    else if (s.kind === 'copy' || s.kind === 'digest' || s.kind === 'narrow') {
-      if (!tensor(s.source.file, s.source.tensor)) return null;
-      if (s.kind !== 'digest') h.update(`${s.out}`);
-    } else {
-      if (!tensor(s.part.file, s.part.tensor)) return null;
-      if (s.part.scale && !tensor(s.part.scale.file, s.part.scale.tensor)) return null;
-      h.update(JSON.stringify([s.storage, s.rows, s.columns, s.take, s.turn, s.form, s.regions, s.name]));
-    }
-    h.update('\n');
-  }
-  return h.digest('hex');
-}
-let kernels: string | null = null;
-/** Of everything that decides which bytes come of a step: the kernels, and the code that calls them. */
-export function kernelsDigest(): string {
-  if (kernels === null) {
-    const h = createHash('sha256').update(readFileSync(new URL('./numeric/kernels.wasm', import.meta.url)));
-    for (const f of ['stream', 'gptq', 'kernels']) {
-      const built = new URL(`./numeric/${f}.js`, import.meta.url);
-      h.update(readFileSync(existsSync(built) ? built : new URL(`./numeric/${f}.ts`, import.meta.url)));
-    }
-    kernels = h.digest('hex');
-  }
-  return kernels;
-}
-
-const stepSources = (s: Step): readonly (readonly [file: string, tensor: string])[] =>
-  s.kind === 'copy' || s.kind === 'digest' || s.kind === 'narrow'
-    ? [[s.source.file, s.source.tensor]]
-    : s.kind === 'matrix'
-      ? [[s.part.file, s.part.tensor], ...(s.part.scale ? [[s.part.scale.file, s.part.scale.tensor] as const] : [])]
-      : [];
-
 /** Identities of the weight files in a directory. */
 export const sourceIdentities = (dir: string): ReadonlyMap<string, string> =>
   new Map(
@@ -154,7 +111,7 @@ function isResult(r: unknown, f: FileWork): r is FileResult {
         Array.isArray(s?.sources) &&
         s.sources.every((x: unknown) => Array.isArray(x) && x.length === 2 && x.every(t => typeof t === 'string')) &&
         (s.name === null || typeof s.name === 'string') &&
-        (s.figures === null || (typeof s.figures === 'object' && typeof s.figures.relative === 'number' && s.figures.scales?.length === 2)),
+        (s.figures === null || isFigures(s.figures)),
     )
   );
 }
@@ -167,6 +124,14 @@ const plainResult = ({ index, path, sha256, bytes, steps, seconds }: FileResult)
   seconds,
 });
 
+export interface Written {
+  readonly results: ReadonlyMap<string, FileResult>;
+  /** Files that an earlier run of the same command finished, and those that were made before of the same content. */
+  readonly resumed: number;
+  readonly cached: number;
+  /** Tensors that were made before of the same content, in those files and in others. */
+  readonly taken: number;
+}
 /** Write all weight files of a plan into `directory` of the work's tree, with what is known from before. */
 export async function writeWeights(
   c: Checkpoint,
@@ -176,7 +141,7 @@ export async function writeWeights(
   recipe: string,
   o: EngineOptions,
   watch: Watch,
-): Promise<{ readonly results: ReadonlyMap<string, FileResult>; readonly resumed: number; readonly cached: number }> {
+): Promise<Written> {
   const to = join(work.tree, directory);
   /** A source file is still the one whose header was read. */
   const same = (file: string): boolean => {
@@ -196,13 +161,14 @@ export async function writeWeights(
     ...new Set(f.link ? [f.path] : f.steps.flatMap(s => stepSources(s).map(([file]) => file))),
   ];
   const record = (f: FileWork, r: FileResult): void =>
-    work.record({ ...r, directory, path: f.path, sources: Object.fromEntries(sourcesOf(f).map(s => [s, here(s)])) });
+    work.record({ ...plainResult(r), directory, path: f.path, sources: Object.fromEntries(sourcesOf(f).map(s => [s, here(s)])) });
   const known = new Map(c.files.map(f => [f, o.cache?.source(join(c.dir, f)) ?? null]));
-  const knownTensor = (file: string, name: string): string | null => known.get(file)?.tensors[name] ?? null;
+  const knownTensor: Known = (file, name) => known.get(file)?.tensors[name] ?? null;
   const results = new Map<string, FileResult>();
   const todo: FileWork[] = [];
   let resumed = 0;
   let cached = 0;
+  let taken = 0;
   const total = plan.files.reduce((n, f) => n + f.source, 0);
   let before = 0;
   const reuse = (f: FileWork, r: FileResult): void => {
@@ -249,6 +215,7 @@ export async function writeWeights(
         reuse(f, r);
         record(f, r);
         cached++;
+        taken += tensorsIn(f);
         continue;
       }
     }
@@ -257,6 +224,13 @@ export async function writeWeights(
   if (todo.length) {
     const { jobs, piece } = threadsFor(todo, o.jobs, o.maxMemory, o.tensors);
     const sizes = new Map(plan.files.map(f => [f.path, f]));
+    const { cache } = o;
+    const knowledge: Knowledge | null = cache && {
+      cache,
+      source: file => known.get(file) ?? null,
+      known: knownTensor,
+      statistics: statisticsDigests(o.statistics),
+    };
     watch.at(before, total);
     await runPool(todo, {
       from: c.dir,
@@ -265,6 +239,7 @@ export async function writeWeights(
       statistics: o.statistics,
       piece,
       signal: o.signal,
+      ready: f => (knowledge && !f.link ? withEarlier(f, knowledge) : plain(f)),
       progress: n => watch.at(Math.min(total, before + n), total),
       finished: r => {
         const f = sizes.get(r.path) as FileWork;
@@ -283,6 +258,7 @@ export async function writeWeights(
           ]);
         }
         for (const s of sourcesOf(f)) check(s);
+        taken += r.taken ?? 0;
         results.set(r.path, r);
         record(f, r);
       },
@@ -301,7 +277,7 @@ export async function writeWeights(
       }
     }
   }
-  return { results, resumed, cached };
+  return { results, resumed, cached, taken };
 }
 /** Bring a file that was made before; false where it changed or went meanwhile. */
 async function takeMade(path: string, to: string, how: EngineOptions['weights']): Promise<boolean> {
@@ -318,22 +294,33 @@ async function takeMade(path: string, to: string, how: EngineOptions['weights'])
 const unheld = (f: FileWork, name: string, x: Figures): number =>
   x.infinite + (f.steps.some(s => s.kind === 'matrix' && s.name === name && s.form.kind === 'plain') ? x.saturated : 0);
 
-/** Remember what the files of a finished bundle were made of. */
+/** Remember what the files of a finished bundle were made of, and the tensors in them. */
 export function rememberMade(
   c: Checkpoint,
   plan: EnginePlan,
   dir: string,
   recipe: string,
+  statistics: EngineOptions['statistics'],
   results: ReadonlyMap<string, FileResult>,
   cache: Cache,
 ): void {
   if (plan.linked) return;
-  const known = new Map(c.files.map(f => [f, cache.source(join(c.dir, f))]));
+  const sources = new Map(c.files.map(f => [f, cache.source(join(c.dir, f))]));
+  const known: Known = (file, t) => sources.get(file)?.tensors[t] ?? null;
+  const knowledge: Knowledge = { cache, source: file => sources.get(file) ?? null, known, statistics: statisticsDigests(statistics) };
+  const at = resolve(dir); // found again from any working directory
+  const leads = new Map<string, Lead[]>();
   for (const f of plan.files) {
-    if (!f.steps.every(s => stepSources(s).every(([file, t]) => known.get(file)?.tensors[t] !== undefined))) continue;
-    const content = contentOf(f, (file, t) => known.get(file)?.tensors[t] ?? null, recipe);
+    const content = contentOf(f, known, recipe);
     const r = results.get(f.path);
-    if (content !== null && r) cache.keepMade(content, join(dir, f.path), { ...plainResult(r) });
+    if (content === null || !r) continue;
+    const kept = piecesOf(f, knowledge);
+    cache.keepMade(content, join(at, f.path), { ...plainResult(r) }, kept.pieces);
+    for (const [file, keys] of kept.leads) leads.set(file, [...(leads.get(file) ?? []), { content, keys }]);
+  }
+  for (const [file, list] of leads) {
+    const source = sources.get(file);
+    if (source) cache.keepLeads(source, list);
   }
 }
 

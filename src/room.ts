@@ -5,7 +5,7 @@ import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Cache } from './bundle/cache.js';
 import { workPlace } from './bundle/work.js';
 import type { Prepared } from './compile.js';
-import { contentOf } from './engine.js';
+import { contentOf } from './content.js';
 
 const noRoom = (place: string, needed: number, free: number): Problem =>
   problem('HK5104', `The output needs ${mib(needed)}, but ${place} has ${mib(free)} free`, {

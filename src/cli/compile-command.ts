@@ -118,10 +118,13 @@ function tell({ manifest, engines }: Compiled, out: string): void {
     const e = engines[t.directory]!;
     say(`  ${t.directory}/engine   ${bytes(size(`${t.directory}/engine/`))}: ${t.engine.format}, recipe ${t.engine.recipe}`);
     if (e.cached === e.files) say('                  nothing changed since it was made before: no weight was read or written');
-    else if (e.cached || e.resumed)
-      say(
-        `                  ${e.resumed} of ${e.files} weight files were finished before, ${e.cached} were made before of the same content`,
-      );
+    else {
+      if (e.cached || e.resumed)
+        say(
+          `                  ${e.resumed} of ${e.files} weight files were finished before, ${e.cached} were made before of the same content`,
+        );
+      if (e.taken) say(`                  ${grouped(e.taken)} of ${grouped(e.tensors)} tensors were made before of the same content`);
+    }
     const { source, dropped, output } = t.engine.totals;
     say(
       `                  ${grouped(source.tensors)} tensors in, ${grouped(output.tensors)} out${dropped.tensors ? `, ${dropped.tensors} dropped with reason` : ''}; ledger.jsonl balances`,

@@ -12,6 +12,8 @@ export interface PoolOptions {
   readonly jobs: number;
   readonly statistics: Readonly<Record<string, Float32Array>>;
   readonly piece: number;
+  /** The file as it is worked on, asked for when its turn comes: what that takes is held for files in hand alone. */
+  readonly ready?: (f: FileWork) => FileWork;
   /** Told each file as it is finished, in the order of finishing. */
   readonly finished: (r: FileResult) => void;
   readonly progress: (bytes: number) => void;
@@ -26,6 +28,7 @@ function workerFile(): URL {
 /** Do all files. Throws Interrupted when the signal comes, or the first error; files finished by then were told. */
 export async function runPool(files: readonly FileWork[], o: PoolOptions): Promise<void> {
   if (files.length === 0) return;
+  const ready = o.ready ?? plain;
   if (o.jobs === 0) {
     let done = 0;
     const stream = new Stream({
@@ -39,7 +42,7 @@ export async function runPool(files: readonly FileWork[], o: PoolOptions): Promi
     try {
       for (const f of files) {
         if (o.signal.aborted) throw new Interrupted();
-        o.finished(await stream.file(f));
+        o.finished(await stream.file(ready(f)));
       }
     } finally {
       stream.close();
@@ -65,7 +68,14 @@ export async function runPool(files: readonly FileWork[], o: PoolOptions): Promi
           let inHand: FileWork | undefined;
           const feed = (): void => {
             inHand = failure === null && !o.signal.aborted ? files[next++] : undefined;
-            worker.postMessage(inHand ?? null);
+            try {
+              worker.postMessage(inHand ? ready(inHand) : null);
+            } catch (e) {
+              failure ??= e;
+              stop();
+              inHand = undefined;
+              worker.postMessage(null);
+            }
           };
           worker.on('message', (m: { readonly result?: FileResult; readonly error?: NodeJS.ErrnoException }) => {
             if (m.result) {
@@ -104,6 +114,15 @@ export async function runPool(files: readonly FileWork[], o: PoolOptions): Promi
   if (failure !== null) throw failure;
   if (o.signal.aborted && next < files.length) throw new Interrupted();
 }
+/** As data: what a plan works out when asked is worked out once. */
+export const plain = (f: FileWork): FileWork => ({
+  index: f.index,
+  path: f.path,
+  size: f.size,
+  steps: f.steps,
+  source: f.source,
+  ...(f.link ? { link: true } : {}),
+});
 /** In memory that threads share; equal arrays once, and what lies there already as it is. */
 function share(statistics: Readonly<Record<string, Float32Array>>): Readonly<Record<string, Float32Array>> {
   const made = new Map<Float32Array, Float32Array>();

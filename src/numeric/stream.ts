@@ -1,13 +1,26 @@
 // One output file: pieces are read straight into the kernels' memory, converted, hashed while they are in cache, and written from there.
 import { createHash, type Hash } from 'node:crypto';
-import { closeSync, ftruncateSync, mkdirSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, constants, fstatSync, ftruncateSync, mkdirSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type CodedForm, codedSizes, type GgufForm, ggufRow, type PlainForm, scaleSize } from '../../ir/form.js';
 import type { Span } from '../../ir/graph.js';
 import { elements, type Storage, scaleShape } from '../../ir/storage.js';
+import { strictIdentityOf } from '../checkpoint/identity.js';
 import { gptqRows } from './gptq.js';
 import { Arena, decoderOf, elementOf, figureBytes, type Kernels, openKernels, readFigures, scaleKindOf, slack } from './kernels.js';
-import { type FileResult, type FileWork, Interrupted, type MatrixStep, type Step, type StepResult } from './steps.js';
+import {
+  type Donor,
+  type EarlierStep,
+  type FileResult,
+  type FileWork,
+  Interrupted,
+  type MatrixStep,
+  type Renumber,
+  reads,
+  type Step,
+  type StepResult,
+  writes,
+} from './steps.js';
 
 /** Source bytes of a piece: it stays in the second cache with what is made of it. */
 const pieceBytes = 1 << 19;
@@ -80,6 +93,41 @@ function readAll(fd: number, into: Uint8Array, position: number, path: string): 
   }
 }
 
+/** An earlier output is not, or is no longer, what was recorded of it. */
+class Untrusted extends Error {}
+/** Earlier outputs that are read from while one file is made: they are what was recorded when they are opened, and still are at the end. */
+class Donors {
+  readonly #list: readonly Donor[];
+  readonly #open = new Map<number, number>();
+  constructor(list: readonly Donor[]) {
+    this.#list = list;
+  }
+  #is(fd: number, d: Donor): boolean {
+    return strictIdentityOf(fstatSync(fd, { bigint: true })) === d.identity;
+  }
+  read(donor: number, into: Uint8Array, position: number): void {
+    const d = this.#list[donor] as Donor;
+    try {
+      let fd = this.#open.get(donor);
+      if (fd === undefined) {
+        fd = openSync(d.path, constants.O_RDONLY | constants.O_NONBLOCK); // a pipe in its place is not waited for
+        this.#open.set(donor, fd);
+        if (!this.#is(fd, d)) throw new Untrusted();
+      }
+      readAll(fd, into, position, d.path);
+    } catch {
+      throw new Untrusted(d.path); // gone, cut, not to be read: it is made again
+    }
+  }
+  check(): void {
+    for (const [i, fd] of this.#open) if (!this.#is(fd, this.#list[i] as Donor)) throw new Untrusted();
+  }
+  close(): void {
+    for (const fd of this.#open.values()) closeSync(fd);
+    this.#open.clear();
+  }
+}
+
 export class Stream {
   readonly #kernels: Kernels = openKernels();
   readonly #arena = new Arena(this.#kernels.memory);
@@ -88,6 +136,8 @@ export class Stream {
   #clock: Clock = { read: 0, convert: 0, hash: 0, write: 0 };
   /** Scales that wait for their turn in the file. */
   readonly #hold = new Uint8Array(1 << 22);
+  /** Source bytes told of the file in hand. */
+  #told = 0;
   /** Figures so far of a tensor that is made of several runs of rows. */
   #carried: { readonly name: string; readonly figures: Uint8Array } | null = null;
   constructor(options: StreamOptions) {
@@ -100,33 +150,75 @@ export class Stream {
 
   /** Do one file. Waits for the event loop now and then, so that signals are heard. */
   async file(work: FileWork): Promise<FileResult> {
+    this.#told = 0;
+    try {
+      return await this.#make(work);
+    } catch (e) {
+      if (!(e instanceof Untrusted)) throw e;
+      this.#o.progress(-this.#told);
+      const { earlier: _, ...anew } = work;
+      return this.#make(anew);
+    }
+  }
+  #tell(bytes: number): void {
+    this.#told += bytes;
+    this.#o.progress(bytes);
+  }
+  async #make(work: FileWork): Promise<FileResult> {
     this.#clock = { read: 0, convert: 0, hash: 0, write: 0 };
     this.#carried = null;
     if (work.link) return this.#digests(work);
     const out = new Output(join(this.#o.to, work.path), work.size, this.#clock);
+    const donors = new Donors(work.earlier?.donors ?? []);
     try {
       const steps: StepResult[] = [];
       let turn = performance.now();
-      for (const step of work.steps) {
-        const r = this.#step(step, out);
+      for (const [i, step] of work.steps.entries()) {
+        const earlier = work.earlier?.steps[i];
+        const r = earlier ? this.#again(step, earlier, donors, out) : this.#step(step, out);
         if (r.sources.length || r.name !== null) steps.push(r);
         if (performance.now() - turn > 50) {
           await new Promise(resolve => setImmediate(resolve));
           turn = performance.now();
         }
       }
+      donors.check();
       const begin = performance.now();
       const sha256 = out.finish(work.size);
       this.#clock.hash += performance.now() - begin;
       const { read, convert, hash, write } = this.#clock;
       const seconds = { read: read / 1e3, convert: convert / 1e3, hash: hash / 1e3, write: write / 1e3 };
-      return { index: work.index, path: work.path, sha256, bytes: work.size, steps, seconds };
+      return { index: work.index, path: work.path, sha256, bytes: work.size, steps, seconds, taken: work.earlier?.tensors ?? 0 };
     } catch (e) {
       rmSync(join(this.#o.to, work.path), { force: true }); // a full disk has room again
       throw e;
     } finally {
+      donors.close();
       out.close();
     }
+  }
+
+  /** Bytes that were made before, and what was recorded of them. */
+  #again(step: Step, earlier: EarlierStep, donors: Donors, out: Output): StepResult {
+    this.#arena.reset();
+    const { from, result } = earlier;
+    if (from !== null) {
+      const size = 1 << 20;
+      const at = this.#arena.take(size);
+      // in the order of the file, so that it is hashed as it is written
+      const ranges = writes(step).map(([to, bytes], i) => ({ to, bytes, from: from.at[i] as number }));
+      for (const r of ranges.sort((a, b) => a.to - b.to))
+        for (let p = 0; p < r.bytes; p += size) {
+          if (this.#o.stop()) throw new Interrupted();
+          const some = this.#arena.bytes(at, Math.min(size, r.bytes - p));
+          const begin = performance.now();
+          donors.read(from.donor, some, r.from + p);
+          this.#clock.read += performance.now() - begin;
+          out.write(r.to + p, some);
+        }
+    }
+    this.#tell(reads(step));
+    return result;
   }
 
   /** A file's hash and its tensors', in one reading. */
@@ -144,7 +236,7 @@ export class Stream {
         this.#update(whole, some);
         if (hash) this.#update(hash, some);
         at += some.length;
-        this.#o.progress(some.length);
+        this.#tell(some.length);
         if (performance.now() - turn > 50) {
           await new Promise(resolve => setImmediate(resolve));
           turn = performance.now();
@@ -205,6 +297,8 @@ export class Stream {
         };
       case 'narrow':
         return { sources: [[step.source.tensor, this.#narrow(step.source, step.out, out)]], name: null, figures: null };
+      case 'renumber':
+        return { sources: [[step.source.tensor, this.#renumber(step, out)]], name: null, figures: null };
       case 'matrix':
         return this.#matrix(step, out);
     }
@@ -218,8 +312,34 @@ export class Stream {
       this.#read(s.file, some, p);
       this.#update(hash, some);
       if (to !== null) out.write(to + p - s.bytes[0], some);
-      this.#o.progress(some.length);
+      this.#tell(some.length);
     }
+    return hash.digest('hex');
+  }
+
+  #renumber({ source: s, out: to, rows, ids, narrow }: Renumber, out: Output): string {
+    const size = s.bytes[1] - s.bytes[0];
+    const from = this.#arena.take(size);
+    const into = this.#arena.take(size);
+    const read = this.#arena.bytes(from, size);
+    this.#read(s.file, read, s.bytes[0]);
+    const hash = createHash('sha256');
+    this.#update(hash, read);
+    const made = this.#arena.bytes(into, size);
+    const pitch = rows ? size / rows.length : size;
+    (rows ?? [0]).forEach((old, now) => void made.set(read.subarray(old * pitch, (old + 1) * pitch), now * pitch));
+    let length = size;
+    if (ids) {
+      const words = new Uint32Array(made.buffer, made.byteOffset, size / 4);
+      length = narrow ? size / 2 : size;
+      for (let i = 0; i < words.length; i += 2) {
+        const id = words[i + 1] === 0 ? ids[words[i] as number] : undefined;
+        if (id === undefined) throw new Error(`${s.tensor} names an expert that is not there`);
+        words[narrow ? i / 2 : i] = id;
+      }
+    }
+    out.write(to, made.subarray(0, length));
+    this.#tell(size);
     return hash.digest('hex');
   }
 
@@ -239,7 +359,7 @@ export class Stream {
         narrow[i] = low;
       }
       out.write(to + (p - s.bytes[0]) / 2, new Uint8Array(narrow.buffer));
-      this.#o.progress(some.length);
+      this.#tell(some.length);
     }
     return hash.digest('hex');
   }
@@ -267,7 +387,7 @@ export class Stream {
     const into = this.#arena.bytes(at, n);
     this.#read(file, into, position);
     if (hash) this.#update(hash, into);
-    this.#o.progress(n);
+    this.#tell(n);
   }
 
   #coded(m: MatrixStep, form: CodedForm, rows: Rows, figures: number, out: Output): void {
