@@ -65,7 +65,7 @@ export function groupsOf(steps: readonly Step[]): readonly Group[] {
   const groups: { readonly steps: number[]; readonly file: string }[] = [];
   const byName = new Map<string, number[]>();
   steps.forEach((s, i) => {
-    if (s.kind === 'copy' || s.kind === 'narrow') groups.push({ steps: [i], file: s.source.file });
+    if (s.kind === 'copy' || s.kind === 'narrow' || s.kind === 'renumber') groups.push({ steps: [i], file: s.source.file });
     if (s.kind !== 'matrix') return;
     const others = byName.get(s.name);
     if (others) {
@@ -109,6 +109,7 @@ export function groupKey(steps: readonly Step[], g: Group, known: Known, statist
       h.update(`${sha} `);
     }
     h.update(`${s.kind} ${JSON.stringify(writes(s).map(([, bytes]) => bytes))} `);
+    if (s.kind === 'renumber') h.update(JSON.stringify([s.rows, s.ids, s.narrow]));
     if (s.kind !== 'matrix') continue;
     const { scales, zeros, sums } = s.regions;
     h.update(
