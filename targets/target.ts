@@ -2,6 +2,7 @@
 import type { Program } from '../ir/program.js';
 import type { Kernel } from '../ir/tile.js';
 import type { Engines } from './engine.js';
+import type { Launch } from './launch.js';
 
 export interface SourceFile {
   /** Inside the target's native directory, with `/`. */
@@ -59,6 +60,8 @@ export interface Device {
 export interface Chip {
   readonly name: string;
   readonly about: string;
+  /** The chip whose engines, formats and refusals it shares. */
+  readonly family?: string;
   /** Null where the name stands for no chip in particular. */
   readonly device?: Device | null;
   /** Bytes that one block may hold in tiles; null where nothing limits it. */
@@ -81,4 +84,6 @@ export interface Target {
   readonly engines: Engines;
   /** The whole native program; null where this target has none yet. */
   readonly native: ((program: Program, files: readonly WeightFile[]) => readonly SourceFile[]) | null;
+  /** Files that start its engines; absent where there is no engine to start. */
+  readonly launch?: Launch;
 }

@@ -82,8 +82,8 @@ export async function run(args: readonly string[], version: string): Promise<num
 
   program
     .command('plan')
-    .description('what compile would write: bytes, memory, disk, time; nothing is written')
-    .argument('<model>', 'directory with config.json and safetensors')
+    .description('what compile would write: bytes, memory, disk, time; or with --devices how it would stand on devices; nothing is written')
+    .argument('<model>', 'directory with config.json and safetensors; with --devices headers or config.json alone will do')
     .option('-t, --target <name>', 'target[:chip], may be given more than once', list)
     .option('--quantise <recipe>', 'recipe by name, or a JSON file')
     .option('--runtime <name>', 'engine that reads the directory, name or name@version')
@@ -94,9 +94,23 @@ export async function run(args: readonly string[], version: string): Promise<num
     .option('-j, --jobs <n>', 'threads that convert weights', zeroOrMore)
     .option('--max-memory <size>', 'memory the compile may take', memory)
     .option('--allow-phantom-keys', 'accept index entries that no shard holds')
+    .option('--devices <n>', 'devices (dies, not packages) to spread the model over: lists the ways, what each rank holds, how fast', whole)
+    .option('--nodes <n>', 'nodes that they stand on; by the chip where not said', whole)
+    .option('--topology <file>', 'devices and links as a JSON file, in place of what is known of the chip')
+    .option('--parallel <way>', 'one way alone: tp=8,dp=2,pp=1,ep=16, or a row of a saved plan, PLAN.json#2')
+    .option('--compare <chips...>', 'the same model on several chips, target:chip each, on --devices or on the fewest that hold it')
+    .addOption(new Option('--goal <what>', 'what is best').choices(['latency', 'throughput', 'devices']))
+    .option('--context <n>', 'positions of a sequence', whole)
+    .option('--prompt <n>', 'of them, tokens of the prompt', whole)
+    .option('--batch <n>', 'sequences at once over all devices', whole)
+    .addOption(new Option('--kv <storage>', 'storage of the caches').choices(['bf16', 'fp8']))
+    .option('--redundant <n>', 'replicas of experts beyond one each', zeroOrMore)
+    .option('--power <watts>', 'of a device, for energy; a number, or target:chip=number', list)
+    .option('--price <amount>', 'of a device and hour, for cost; a number, or target:chip=number', list)
+    .option('--rows <n>', 'rows of the table', whole)
     .addOption(json)
     .action(async (model, options) => {
-      code = await (await import('./plan-command.js')).planCommand(model, options, version);
+      code = await (await import('./plan-command.js')).planAction(model, options, version);
     });
 
   program
@@ -174,9 +188,10 @@ export async function run(args: readonly string[], version: string): Promise<num
   program
     .command('targets')
     .description('the targets and chips this version knows, and what was proved on them')
+    .argument('[target]', 'one of them; with its chip, as cuda:h20, every figure of it with its source')
     .addOption(json)
-    .action(async options => {
-      code = await (await import('./targets-command.js')).targetsCommand(options);
+    .action(async (target, options) => {
+      code = await (await import('./targets-command.js')).targetsCommand(target, options);
     });
 
   program

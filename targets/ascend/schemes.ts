@@ -1,6 +1,7 @@
 // Types of a description and who registers them, by version and by kind of layer; which chip has the unit.
 // (vllm-ascend v0.18.0, v0.23.0 and 182b75ea, quantization/methods/*.py, `@register_scheme`; SGLang modelslim.py, `moe_quant_schemes`)
 import type { Runtime } from '../engine.js';
+import { family } from './chips.js';
 
 export type Kind = 'linear' | 'moe';
 export type Version = '0.18' | '0.23' | 'head';
@@ -14,8 +15,8 @@ export interface Row {
   /** SGLang and MindIE are known to read it. */
   readonly elsewhere: boolean;
 }
-export const is950 = (chip: string): boolean => chip.startsWith('950');
-export const is310p = (chip: string): boolean => chip.startsWith('310p');
+export const is950 = (chip: string): boolean => family(chip) === '950';
+export const is310p = (chip: string): boolean => family(chip) === '310p';
 const fp8Unit = (type: string) => (chip: string) => (is950(chip) ? null : `${type} runs on the 950 alone: ${chip} has no FP8 or FP4 unit`);
 const anyChip = () => null;
 const int4Cube = (chip: string): string | null =>

@@ -15,6 +15,7 @@ import {
   plainDtypes,
 } from '../findings.js';
 import { baseOf } from '../tensors.js';
+import { family } from './chips.js';
 
 export const birenRules: Readonly<Record<string, string>> = {
   B1: 'every tensor of the model is there',
@@ -41,7 +42,7 @@ const rules = (scale: string, code: string): PieceRules => ({
   code,
   says: 'B3',
 });
-export const is2xx = (chip: string): boolean => chip.startsWith('br2');
+export const is2xx = (chip: string): boolean => family(chip) === 'br2xx';
 /** Linears of attention and MLPs. */
 const linear = (t: LogicalTensor): boolean => t.matrix && !['mtp_merge', 'indexer', 'compressor', 'kv_b'].includes(t.role);
 

@@ -1,6 +1,7 @@
 // The Biren target: kernels in SUPA C++.
 import { printSimt, sharedBytes } from '../simt.js';
 import type { Target } from '../target.js';
+import { chips } from './chips.js';
 import { supa as dialect } from './dialect.js';
 import { birenEngines } from './engine.js';
 
@@ -8,17 +9,7 @@ export const biren: Target = {
   name: 'biren',
   about: 'SUPA C++ for Biren GPUs',
   language: 'SUPA C++',
-  chips: [
-    {
-      name: 'br1xx',
-      about: 'BR104, BR106, BR110, BR166: general mode',
-      tileBytes: {
-        value: 32768,
-        source: 'SUPA programming documentation, computing properties of BR Arch 1.0: shared memory 32 KB per compute unit and per block',
-      },
-    },
-    { name: 'br2xx', about: 'BR20X: native FP8; announced, experimental', tileBytes: null, engineOnly: true },
-  ],
+  chips,
   proved: 'run under an emulator of threads, barriers and shared memory; not on a device',
   objection: (k, chip) => {
     const bytes = sharedBytes(k);

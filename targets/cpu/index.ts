@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Program } from '../../ir/program.js';
 import type { SourceFile, Target, WeightFile } from '../target.js';
+import { chips } from './chips.js';
 import { cpuEngines } from './engine.js';
 import { printC } from './printer.js';
 import { printProgram } from './program.js';
@@ -44,7 +45,7 @@ export const cpu: Target = {
   name: 'cpu',
   about: 'C17 and POSIX threads for any processor; AVX2, AVX-512 and NEON where the compiler has them',
   language: 'C17',
-  chips: [{ name: 'generic', about: 'any processor with a C compiler; vector units are taken when it is built', tileBytes: null }],
+  chips,
   proved: 'built and run on the machine that tests it, against the reference and recorded logits',
   objection: () => null,
   print: k => `#include "hkgai_tile.h"\n\n${printC(k)}`,

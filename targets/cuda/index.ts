@@ -1,6 +1,7 @@
 // The CUDA target: kernels in CUDA C++.
 import { printSimt, sharedBytes } from '../simt.js';
 import type { Target } from '../target.js';
+import { chips } from './chips.js';
 import { cuda as dialect } from './dialect.js';
 import { cudaEngines } from './engine.js';
 
@@ -8,16 +9,7 @@ export const cuda: Target = {
   name: 'cuda',
   about: 'CUDA C++ for NVIDIA GPUs',
   language: 'CUDA C++',
-  chips: [
-    {
-      name: 'generic',
-      about: 'any CUDA device, within what every one of them has',
-      tileBytes: {
-        value: 49152,
-        source: 'CUDA C++ Programming Guide, technical specifications per compute capability: static shared memory per block, 48 KB',
-      },
-    },
-  ],
+  chips,
   proved:
     'every kernel compiled by nvcc where it is installed, and run under an emulator of threads, barriers and shared memory; not on a device',
   objection: (k, chip) => {
