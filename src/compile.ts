@@ -207,7 +207,9 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     ['--quantise', o.quantise],
     ['--calibration', o.calibration],
     ['--gate', o.gate],
-  ] as const)
+    ['--baseline', o.baseline],
+  ] as const) {
+    if (file === '') throw new Refusal([badValue(option, "''", option === '--quantise' ? 'a recipe' : 'a file')]);
     if (file && (option !== '--quantise' || /[./\\]/.test(file)) && existsSync(file) && statSync(file).isDirectory())
       throw new Refusal([badValue(option, file, 'a file')]);
   if (o.targets.length === 0) throw new Refusal([badValue('--target', "''", 'the name of a target')]);
@@ -223,6 +225,7 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     modelType: checkpoint.config.family,
     layers: checkpoint.config.layers,
     tensors: sources.tensors.map(t => t.logical),
+  }
   };
   const aims: Aim[] = [];
   const runtimes = chosen.map(c => runtimeOf(c.target, o.runtime ?? null));

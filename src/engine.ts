@@ -262,6 +262,8 @@ export async function writeWeights(
         results.set(r.path, r);
         record(f, r);
       },
+    }).catch(e => {
+      throw e instanceof Refusal && !(e instanceof Unfinished) ? new Unfinished(e.problems) : e;
     });
   }
   // what was read is known now

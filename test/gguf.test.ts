@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from '@jest/globals';
-import { check, make, must, readShard, type Tensor as Stored } from './engine-directory.js';
+import { check, make, must, readShard, Spoilt, type Tensor as Stored } from './engine-directory.js';
 import { type Taken, type Tensor, take } from './gguf-file.js';
 import { lite27, moe16, writeMade } from './gguf-made.js';
 import { fixtures } from './golden-cases.js';
@@ -375,6 +375,24 @@ it('llama 3’s factors divide the frequencies as transformers does', async () =
           : ((1 - smooth) * frequency) / factor + smooth * frequency;
     expect(decoded(t).values[i]!).toBeCloseTo(frequency / scaled, 5);
   }
+});
+
+describe('a table from tokens to experts', () => {
+  it('that holds a number of more than 32 bits is refused with tensor, value and place, in a thread too', async () => {
+    const copy = new Spoilt(join(fixtures, 'tiny/v4-tiny'), join(work, 'wide numbers'));
+    copy.remove('golden.safetensors');
+    let name = '';
+    copy.tensors(/tid2eid$/, t => {
+      name = t.name;
+      new DataView(t.bytes.buffer, t.bytes.byteOffset).setBigInt64(24, -(2n ** 31n) - 1n, true);
+    });
+    for (const jobs of [0, 1]) {
+      const said = await make(copy.dir, { ...wish('q8_0'), jobs }, join(work, `wide ${jobs}`));
+      expect(said).toContain(`HK3603 ${name} holds -2147483649, which does not fit in the 32 bits it is written in`);
+    }
+    copy.tensors(/tid2eid$/, t => void new DataView(t.bytes.buffer, t.bytes.byteOffset).setBigInt64(24, 1n, true));
+    must(await make(copy.dir, { ...wish('q8_0'), jobs: 1 }, join(work, 'wide 1'))); // goes on from what was finished
+  });
 });
 
 describe('several files', () => {

@@ -1,6 +1,7 @@
 // Files over threads: each thread asks for the next one when it is done, so the order is the source's and the result does not depend on who did it.
 import { existsSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
+import { type Problem, Refusal } from '../../ir/problem.js';
 import { type FileResult, type FileWork, Interrupted } from './steps.js';
 import { Stream } from './stream.js';
 import type { WorkerData } from './worker.js';
@@ -19,6 +20,18 @@ export interface PoolOptions {
   readonly progress: (bytes: number) => void;
   readonly signal: AbortSignal;
 }
+/** What a thread says of a file: what came of it, or what went wrong. */
+interface Answer {
+  readonly result?: FileResult;
+  readonly error?: NodeJS.ErrnoException;
+  readonly problems?: readonly Problem[] | null;
+}
+const failureOf = (m: Answer): Error =>
+  m.problems
+    ? new Refusal(m.problems)
+    : m.error?.name === 'Interrupted'
+      ? new Interrupted()
+      : Object.assign(new Error(m.error?.message), m.error);
 /** The worker's compiled file, beside this one or in the build where this one is not compiled. */
 function workerFile(): URL {
   const beside = new URL('./worker.js', import.meta.url);
@@ -77,7 +90,7 @@ export async function runPool(files: readonly FileWork[], o: PoolOptions): Promi
               worker.postMessage(null);
             }
           };
-          worker.on('message', (m: { readonly result?: FileResult; readonly error?: NodeJS.ErrnoException }) => {
+          worker.on('message', (m: Answer) => {
             if (m.result) {
               try {
                 o.finished(m.result);
@@ -86,7 +99,7 @@ export async function runPool(files: readonly FileWork[], o: PoolOptions): Promi
                 stop();
               }
             } else {
-              failure ??= m.error?.name === 'Interrupted' ? new Interrupted() : Object.assign(new Error(m.error?.message), m.error);
+              failure ??= failureOf(m);
               stop();
             }
             feed();

@@ -4,10 +4,12 @@ import { closeSync, constants, fstatSync, ftruncateSync, mkdirSync, openSync, re
 import { dirname, join } from 'node:path';
 import { type CodedForm, codedSizes, type GgufForm, ggufRow, type PlainForm, scaleSize } from '../../ir/form.js';
 import type { Span } from '../../ir/graph.js';
+import { Refusal } from '../../ir/problem.js';
 import { elements, type Storage, scaleShape } from '../../ir/storage.js';
 import { strictIdentityOf } from '../checkpoint/identity.js';
 import { gptqRows } from './gptq.js';
 import { Arena, decoderOf, elementOf, figureBytes, type Kernels, openKernels, readFigures, scaleKindOf, slack } from './kernels.js';
+import { tooWide } from './problems.js';
 import {
   type Donor,
   type EarlierStep,
@@ -355,7 +357,8 @@ export class Stream {
       const narrow = new Int32Array(wide.length / 2);
       for (let i = 0; i < narrow.length; i++) {
         const low = wide[2 * i] as number;
-        if (wide[2 * i + 1] !== low >> 31) throw new Error(`${s.tensor} holds a number of more than 32 bits`);
+        const high = wide[2 * i + 1] as number;
+        if (high !== low >> 31) throw new Refusal([tooWide(s.tensor, (BigInt(high) << 32n) | BigInt(low >>> 0), s.file, p + 8 * i)]);
         narrow[i] = low;
       }
       out.write(to + (p - s.bytes[0]) / 2, new Uint8Array(narrow.buffer));

@@ -1,5 +1,6 @@
 // A thread of the pool: takes files one after another and answers with what came of them.
 import { parentPort, workerData } from 'node:worker_threads';
+import { Refusal } from '../../ir/problem.js';
 import type { FileWork } from './steps.js';
 import { Stream } from './stream.js';
 
@@ -33,6 +34,7 @@ parentPort!.on('message', async (work: FileWork | null) => {
     parentPort!.postMessage({ result: await stream.file(work) });
   } catch (e) {
     const { name, message, stack, code, syscall, path } = e as NodeJS.ErrnoException;
-    parentPort!.postMessage({ error: { name, message, stack, code, syscall, path } });
+    const problems = e instanceof Refusal ? e.problems : null;
+    parentPort!.postMessage({ error: { name, message, stack, code, syscall, path }, problems });
   }
 });
