@@ -27,8 +27,9 @@ const rule: Readonly<Record<string, readonly string[]>> = {
   numeric: ['ir', 'checkpoint'],
   reference: ['ir'],
   bundle: ['ir', 'checkpoint'],
+  plan: ['ir', 'checkpoint', 'models', 'targets'],
   targets: ['ir'],
-  src: ['ir', 'checkpoint', 'models', 'kernels', 'placement', 'passes', 'numeric', 'reference', 'bundle', 'targets'],
+  src: ['ir', 'checkpoint', 'models', 'kernels', 'placement', 'passes', 'numeric', 'reference', 'bundle', 'plan', 'targets'],
   cli: ['ir', 'src'],
 };
 function imports(file: string): readonly string[] {

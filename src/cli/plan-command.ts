@@ -1,8 +1,16 @@
-// hkgai plan, and compile --dry-run: what would be written, measured on the spot, nothing kept.
+// hkgai plan, and compile --dry-run: what would be written, measured on the spot, nothing kept. Asked about devices, a plan is of those instead.
 import { estimate } from '../estimate.js';
 import { type CompileArguments, optionsFor } from './compile-command.js';
+import type { DeploymentArguments } from './deployment-command.js';
 import { bytes, grouped, print, printJson, progress, table } from './terminal.js';
 
+/** A plan of the compile, or of devices where the options speak of them. */
+export async function planAction(model: string, o: Partial<CompileArguments> & DeploymentArguments, version: string): Promise<number> {
+  const { deploymentCommand, ofDevices, refuseAlone } = await import('./deployment-command.js');
+  if (ofDevices(o)) return deploymentCommand(model, o);
+  refuseAlone(o);
+  return planCommand(model, o, version);
+}
 export async function planCommand(model: string, o: Partial<CompileArguments>, version: string): Promise<number> {
   const watch = await progress(o.json || o.quiet ? 'none' : (o.progress ?? 'auto'));
   try {

@@ -58,6 +58,17 @@ export async function run(args: readonly string[], version: string): Promise<num
     .option('--budget <bpw>', 'bits a weight that all linears may take, as 4.5 or 4.5bpw; storages are chosen by measured error', bits)
     .option('--gate <file>', 'refuse (exit 6) when an error figure is worse than in this baseline')
     .option('--baseline <file>', 'write the error figures as a baseline')
+    .option('--parallel <way>', 'devices that experts are dealt to, as dp=16,ep=16,nodes=2[,redundant=16]: weights lie in files by rank')
+    .option(
+      '--experts <file[:labels]>',
+      'with --parallel: routing trace (run --trace), counts or a placement; experts are renumbered so that ranks have even loads',
+    )
+    .addOption(
+      new Option('--experts-form <form>', 'say a placement by new numbers for experts, or by maps for engines alone').choices([
+        'renumber',
+        'map',
+      ]),
+    )
     .option('-j, --jobs <n>', 'threads that convert weights', zeroOrMore)
     .option('--max-memory <size>', 'memory the compile may take, as 512M or 2G', memory)
     .option('--restart', 'discard the unfinished work of another command')

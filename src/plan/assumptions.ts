@@ -1,0 +1,78 @@
+// Every number that the estimates take from neither the model nor the chip, in one table, each with where it is from. docs/estimates.md compares.
+
+interface Assumption {
+  readonly value: number;
+  readonly unit: string;
+  readonly about: string;
+  readonly source: string;
+}
+export const assumptions = {
+  usableMemory: {
+    value: 0.9,
+    unit: '',
+    about: "of a device's memory for weights, caches and buffers; the rest is for the runtime, its graphs and what falls between",
+    source: 'gpu_memory_utilization of vLLM, 0.9 where not said (vllm/config/cache.py)',
+  },
+  stepTokens: {
+    value: 8192,
+    unit: 'tokens',
+    about: 'most tokens of one step of a replica: buffers are made for it, and prompts are read in such steps',
+    source: 'max_num_batched_tokens of vLLM, 8192 where not said, on devices of 70 GiB and more (vllm/engine/arg_utils.py)',
+  },
+  mostSequences: {
+    value: 256,
+    unit: 'sequences',
+    about: 'most sequences at once of a replica, where --batch does not say',
+    source: 'max_num_seqs of vLLM, 256 where not said (vllm/engine/arg_utils.py)',
+  },
+  communicationBuffer: {
+    value: 400 * 2 ** 20,
+    unit: 'bytes',
+    about: "the collective library's own buffers on a device",
+    source: 'HCCL_BUFFSIZE, 200 MB where not said, one to send and one to receive; others take less',
+  },
+  imbalance: {
+    value: 1.2,
+    unit: '',
+    about: 'tokens of the busiest rank of experts over the mean, where no placement says it',
+    source: 'assumed; EPLB aims at less, without it more is seen',
+  },
+  memoryEfficiency: {
+    value: 0.7,
+    unit: '',
+    about: 'of the memory bandwidth that reading weights and caches gets',
+    source: 'calibrated',
+  },
+  computeEfficiency: {
+    value: 0.5,
+    unit: '',
+    about: 'of the peak that multiplications of many rows get',
+    source: 'calibrated',
+  },
+  linkEfficiency: {
+    value: 0.6,
+    unit: '',
+    about: 'of the rate of a link that a collective gets',
+    source: 'calibrated',
+  },
+  collectiveSeconds: {
+    value: 15e-6,
+    unit: 's',
+    about: 'each collective, however little it carries',
+    source: 'calibrated',
+  },
+  layerSeconds: {
+    value: 60e-6,
+    unit: 's',
+    about: 'each layer of a step: launches, and small kernels that fill no device',
+    source: 'calibrated',
+  },
+  stepSeconds: {
+    value: 2e-3,
+    unit: 's',
+    about: 'each step: scheduling, sampling, what the host does between',
+    source: 'calibrated',
+  },
+} as const satisfies Readonly<Record<string, Assumption>>;
+export type Assumptions = Readonly<Record<keyof typeof assumptions, number>>;
+export const usual: Assumptions = Object.fromEntries(Object.entries(assumptions).map(([k, a]) => [k, a.value])) as unknown as Assumptions;

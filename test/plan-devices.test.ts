@@ -1,0 +1,491 @@
+// A model on devices: bytes of each rank against what is written, full-size plans from config.json alone, deployments that are known, and refusals.
+import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, describe, expect, it } from '@jest/globals';
+import { Refusal } from '../ir/problem.js';
+import { readHeader } from '../src/checkpoint/safetensors.js';
+import { type CompileOptions, compile } from '../src/compile.js';
+import { writeHeaders } from '../src/models/header-only.js';
+import { usual } from '../src/plan/assumptions.js';
+import { ways } from '../src/plan/rows.js';
+import { dealStages, rankBytes } from '../src/plan/shard.js';
+import { reached } from '../src/plan/time.js';
+import { deviceWith, linkFields, parseTopology, peakKinds, topologyFields } from '../src/plan/topology.js';
+import {
+  checkParallel,
+  compareChips,
+  deploymentPlan,
+  describeModel,
+  type PlanOptions,
+  parallelAsked,
+  parallelOf,
+  placed,
+  shapeOf,
+} from '../src/plan.js';
+import type { Parallel } from '../targets/launch.js';
+import type { Device } from '../targets/target.js';
+import { fixtures, tinyCases } from './golden-cases.js';
+
+const here = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
+const work = mkdtempSync(join(tmpdir(), 'hkgai-devices-'));
+afterAll(() => rmSync(work, { recursive: true }));
+const quiet = { step: () => {}, at: () => {} };
+const config = (name: string): string => here(`fixtures/configs/${name}.json`);
+const asked: PlanOptions = {
+  target: 'cuda:h200',
+  quantise: null,
+  format: null,
+  runtime: null,
+  mtp: null,
+  topology: null,
+  devices: null,
+  nodes: null,
+  parallel: null,
+  goal: 'throughput',
+  context: null,
+  prompt: null,
+  batch: null,
+  kv: 'bf16',
+  redundant: null,
+  power: [],
+  price: [],
+};
+const refusal = (f: () => unknown): string => {
+  try {
+    f();
+  } catch (e) {
+    if (e instanceof Refusal) return e.problems.map(p => [p.code, p.what, p.why, p.next].filter(Boolean).join(' | ')).join('\n');
+    throw e;
+  }
+  return 'not refused';
+};
+
+/** What a rank would load of tensors that were written: by their names, as one reads them, and by nothing that the plan made. */
+function loaded(
+  tensors: Iterable<{ readonly name: string; readonly shape: readonly number[]; readonly bytes: readonly [number, number] }>,
+  p: Parallel,
+  at: {
+    readonly layers: readonly [number, number];
+    readonly first: boolean;
+    readonly last: boolean;
+    readonly expert: number;
+    readonly decoder: number;
+    readonly kvHeads: number;
+    readonly experts: number;
+  },
+): number {
+  let sum = 0;
+  for (const t of tensors) {
+    const size = t.bytes[1] - t.bytes[0];
+    const m = /(?:^|\.)layers\.(\d+)\./.exec(t.name);
+    const mtp = /^mtp\.(\d+)\./.exec(t.name);
+    const layer = m ? Number(m[1]) : mtp ? at.decoder + Number(mtp[1]) : -1;
+    if (layer >= 0 && (layer < at.layers[0] || layer >= at.layers[1])) continue;
+    if (layer < 0 && !(/embed/.test(t.name) ? at.first : at.last)) continue;
+    const base = t.name.replace(/\.(weight(_\w+)?|scale(_bias)?|bias)$/, '').replace(/^.*\./, '');
+    const e = /\.experts\.(\d+)\./.exec(t.name);
+    const per = p.ep > 1 ? at.experts / p.ep : at.experts;
+    if (e && p.ep > 1) {
+      if (Math.floor(Number(e[1]) / per) === at.expert) sum += size;
+      continue;
+    }
+    const byInputs = /^(o_proj|wo_b|down_proj|w2)$/.test(base);
+    const byOutputs = /^(q_b_proj|q_proj|kv_b_proj|wq_b|wo_a|gate_proj|up_proj|w1|w3|embed_tokens|embed|lm_head|head|attn_sink)$/.test(
+      base,
+    );
+    const rowScale = byInputs && /(scale|offset)$/.test(t.name) && t.shape[1] === 1;
+    if (t.name.endsWith('weight_shape') || rowScale || t.name.includes('.indexer.') || t.name.includes('.compressor.')) sum += size;
+    else if (/^(k_proj|v_proj)$/.test(base)) sum += size / Math.min(p.tp, at.kvHeads);
+    else sum += byInputs || byOutputs ? size / p.tp : size;
+  }
+  return sum;
+}
+
+describe('bytes of a rank', () => {
+  const options: Omit<CompileOptions, 'out' | 'targets' | 'quantise'> = {
+    state: 'f32',
+    mtp: null,
+    weights: 'copy',
+    context: 32,
+    sequences: 1,
+    chunk: 16,
+    force: false,
+    allowPhantomKeys: false,
+    version: 'test',
+    jobs: 0,
+    noCache: true,
+  };
+  const cases: readonly (readonly [model: string, targets: readonly (readonly [string, string])[]])[] = [
+    ...tinyCases.map(
+      c =>
+        [
+          `tiny/${c}`,
+          [
+            ['cuda', 'none'],
+            ['ascend', 'w8a8'],
+            ['cuda', 'bf16'],
+          ],
+        ] as const,
+    ),
+    [
+      'hkgai-nano',
+      [
+        ['cuda', 'none'],
+        ['ascend', 'w8a8'],
+        ['ascend', 'w4a8'],
+        ['cuda', 'w4a16'],
+        ['cuda', 'w8a8'],
+        ['biren', 'int8'],
+        ['biren', 'bf16'],
+        ['cuda', 'fp8'],
+      ],
+    ],
+    [
+      'hkgai-nano-fp8',
+      [
+        ['cuda', 'none'],
+        ['ascend', 'w8a8'],
+        ['biren', 'bf16'],
+      ],
+    ],
+  ];
+  for (const [model, all] of cases)
+    for (const [target, quantise] of all)
+      it(`${model} for ${target} as ${quantise}: within 1 % of what is written, in every legal way`, async () => {
+        const out = mkdtempSync(join(work, 'out-'));
+        await compile(join(fixtures, model), { ...options, targets: [target], quantise, out }, quiet);
+        const engine = join(out, target, 'engine');
+        const written = readdirSync(engine)
+          .filter(f => f.endsWith('.safetensors'))
+          .flatMap(f => [...readHeader(join(engine, f), f).tensors.values()]);
+        const d = describeModel(join(fixtures, model));
+        const { shape } = shapeOf(d, { ...asked, target, quantise });
+        expect(shape.bytes).toBe(written.reduce((n, t) => n + t.bytes[1] - t.bytes[0], 0));
+        let compared = 0;
+        for (const devices of [1, 2, 4, 8])
+          for (const p of ways(shape, devices, 1, 0)) {
+            if (checkParallel(shape, p, null).length) continue;
+            for (const r of rankBytes(shape, p, 'bf16', 64, false, usual))
+              for (let expert = 0; expert < p.ep; expert += Math.max(1, p.ep - 1)) {
+                const kv = shape.kinds[0]!.cache;
+                const is = loaded(written, p, {
+                  layers: [r.stage.from, r.stage.to],
+                  first: r.stage.first,
+                  last: r.stage.last,
+                  expert,
+                  decoder: d.config.layers,
+                  kvHeads: kv.kind === 'heads' ? kv.kvHeads : 1,
+                  experts: shape.routed?.experts ?? 1,
+                });
+                expect([model, p, Math.abs(r.weights - is) / is < 0.01]).toEqual([model, p, true]);
+                compared++;
+              }
+          }
+        expect(compared).toBeGreaterThan(4);
+        rmSync(out, { recursive: true });
+      });
+  it('a release of config.json alone has the bytes that the release has', () => {
+    // DeepSeek-V3: 688,574,839,360; DeepSeek-V4-Flash: 159,609,485,896 (totals of their indexes)
+    const bytes = (name: string): number => shapeOf(describeModel(config(name)), asked).shape.bytes;
+    expect([bytes('DeepSeek-V3'), bytes('DeepSeek-V4-Flash')]).toEqual([688_574_839_360, 159_609_485_896]);
+  });
+  it('layers are dealt so that the heaviest stage is as light as can be', () => {
+    const stages = (layers: readonly number[], first: number, last: number, n: number): string =>
+      dealStages(layers, first, last, n)
+        .map(s => `${s.from}-${s.to}`)
+        .join(' ');
+    expect(stages([1, 1, 1, 1, 1, 1], 0, 0, 3)).toBe('0-2 2-4 4-6');
+    expect(stages([1, 1, 1, 1, 1, 1], 2, 2, 2)).toBe('0-3 3-6');
+    expect(stages([1, 1, 1, 1, 1, 1], 3, 0, 2)).toMatch(/^0-[12] /);
+    expect(stages([9, 1, 1, 1], 0, 0, 4)).toBe('0-1 1-2 2-3 3-4');
+  });
+});
+
+describe('full-size models from config.json alone', () => {
+  const golden = here('test/golden/plan-devices.txt');
+  it('V3, V3.2, V4-Flash and V4-Pro on four kinds of machine', () => {
+    const lines: string[] = [];
+    const took: string[] = [];
+    for (const model of ['DeepSeek-V3', 'DeepSeek-V3.2', 'DeepSeek-V4-Flash', 'DeepSeek-V4-Pro'])
+      for (const [target, devices, quantise] of [
+        ['ascend:910c', 16, 'w8a8'],
+        ['cuda:h200', 8, 'none'],
+        ['cuda:h20', 16, 'none'],
+        ['biren:br106b', 32, 'int8'],
+      ] as const) {
+        const start = performance.now();
+        const p = deploymentPlan(describeModel(config(model)), { ...asked, target, devices, quantise });
+        took.push(`${model} ${target}: ${((performance.now() - start) / 1e3).toFixed(2)} s`);
+        const best = p.rows.reduce((a, b) => (b.bytes.weights < a.bytes.weights ? b : a));
+        const fits = p.rows.filter(r => r.fits).length;
+        lines.push(
+          `${model} as ${p.recipe} on ${devices} ${target}: ${p.model.bytes} bytes; ${p.rows.length} ways, ${fits} fit; least weights a rank ${best.bytes.weights} with ${best.name}`,
+        );
+      }
+    process.stderr.write(`    ${took.join('\n    ')}\n`);
+    const text = `${lines.join('\n')}\n`;
+    if (process.env.UPDATE) writeFileSync(golden, text);
+    expect(text).toBe(readFileSync(golden, 'utf8')); // UPDATE=1 writes it anew
+  });
+  it('headers say the same as config.json where the release is what they are of', () => {
+    const dir = join(work, 'headers');
+    writeHeaders(config('DeepSeek-V3.2'), dir);
+    const a = deploymentPlan(describeModel(dir), { ...asked, devices: 8 });
+    const b = deploymentPlan(describeModel(config('DeepSeek-V3.2')), { ...asked, devices: 8 });
+    // the headers that this project makes leave out the copies of embedding and head
+    expect(b.model.bytes - a.model.bytes).toBe(2 * 2 * 129280 * 7168);
+    expect(a.rows.map(r => r.name).sort()).toEqual(b.rows.map(r => r.name).sort());
+    expect(a.model.digest.headers).toMatch(/^[0-9a-f]{64}$/);
+    expect(b.model.digest.headers).toBeNull();
+  });
+});
+
+describe('deployments that are known', () => {
+  const fits = (model: string, more: Partial<PlanOptions>): readonly string[] =>
+    deploymentPlan(describeModel(config(model)), { ...asked, ...more })
+      .rows.filter(r => r.fits)
+      .map(r => r.name);
+  it('V3 W8A8 of about 690 GB: two nodes of eight 910B, or one of sixteen dies; half of it does not', () => {
+    const w8a8 = { quantise: 'w8a8', batch: 16 } as const;
+    const two = deploymentPlan(describeModel(config('DeepSeek-V3')), { ...asked, ...w8a8, target: 'ascend:910b3', devices: 16, nodes: 2 });
+    expect(two.model.bytes / 1e9).toBeGreaterThan(685);
+    expect(two.model.bytes / 1e9).toBeLessThan(705);
+    // docs of vLLM Ascend: --data-parallel-size 2 --tensor-parallel-size 8 --enable-expert-parallel
+    expect(two.rows.filter(r => r.fits).map(r => r.name)).toContain('tp=8,dp=2,pp=1,ep=16');
+    expect(fits('DeepSeek-V3', { ...w8a8, target: 'ascend:910c', devices: 16 })).toContain('tp=8,dp=2,pp=1,ep=16');
+    expect(fits('DeepSeek-V3', { ...w8a8, target: 'ascend:910b3', devices: 8 })).toEqual([]);
+    expect(fits('DeepSeek-V3', { ...w8a8, target: 'ascend:910c', devices: 8 })).toEqual([]);
+  });
+  it('V3 in FP8: eight H200, and not four, nor eight H100', () => {
+    expect(fits('DeepSeek-V3', { devices: 8 })).toContain('tp=8,dp=1,pp=1,ep=1');
+    expect(fits('DeepSeek-V3', { devices: 4 })).toEqual([]);
+    expect(fits('DeepSeek-V3', { target: 'cuda:h100', devices: 8 })).toEqual([]);
+    expect(fits('DeepSeek-V3', { target: 'cuda:h100', devices: 16 })).toContain('tp=16,dp=1,pp=1,ep=1');
+  });
+  it('FP8 cannot go to 910C: the refusal of the engine comes first', () => {
+    expect(refusal(() => fits('DeepSeek-V3', { target: 'ascend:910c', quantise: 'none', devices: 16 }))).toMatch(/^HK4501/);
+  });
+  it('int8 on cards of 32 GB: four cards of a mesh share matrices, and 16 cards are too few', () => {
+    const names = fits('DeepSeek-V3', { target: 'biren:br106b', quantise: 'int8', devices: 32, batch: 1, mtp: 'drop', context: 4096 });
+    expect(names).toContain('tp=4,dp=1,pp=8,ep=4');
+    expect(names.filter(n => /tp=(8|16|32)/.test(n))).toEqual([]);
+    expect(fits('DeepSeek-V3', { target: 'biren:br106b', quantise: 'int8', devices: 16 })).toEqual([]);
+    const p = deploymentPlan(describeModel(config('DeepSeek-V3')), { ...asked, target: 'biren:br106b', quantise: 'int8', devices: 32 });
+    expect(p.rows.every(r => r.estimate === null && r.missing.some(m => m === 'memory bandwidth of biren:br106b'))).toBe(true);
+    expect(p.left.map(l => l.why).join(' ')).toContain('the 4 devices that fast links join');
+  });
+});
+
+describe('estimates', () => {
+  it('experts that a batch reaches', () => {
+    expect(reached(256, 8, 1)).toBeCloseTo(8, 10);
+    expect(reached(256, 8, 10000)).toBeCloseTo(256, 10);
+    expect(reached(256, 8, 32)).toBeCloseTo(256 * (1 - (1 - 8 / 256) ** 32), 9);
+  });
+  it('more of what is scarce is never slower, and more work never faster', () => {
+    const d = describeModel(config('DeepSeek-V2-Lite'));
+    const step = (more: Partial<PlanOptions>): number =>
+      deploymentPlan(d, { ...asked, devices: 8, parallel: 'tp=8', batch: 8, ...more }).rows[0]!.estimate!.step;
+    const with_ = (name: string, t: object): string => {
+      writeFileSync(join(work, `${name}.json`), JSON.stringify({ format: 'hkgai-topology-1', ...t }));
+      return join(work, `${name}.json`);
+    };
+    expect(step({ topology: with_('fast', { memoryBandwidth: 9.6e12 }) })).toBeLessThan(step({}));
+    expect(step({ topology: with_('slow', { peak: { bf16: 1e13 } }) })).toBeGreaterThan(step({}));
+    expect(step({ topology: with_('thin', { inNode: [{ name: 'a wire', bytesPerSecond: 1e9 }] }) })).toBeGreaterThan(step({}));
+    expect(step({ batch: 64 })).toBeGreaterThan(step({}));
+    expect(step({ context: 32768 })).toBeGreaterThan(step({}));
+    expect(step({ kv: 'fp8', context: 65536 })).toBeLessThan(step({ context: 65536 }));
+  });
+  it('goals order rows: latency by the next token, throughput by all tokens, devices by their number', () => {
+    const d = describeModel(config('DeepSeek-V4-Flash'));
+    const of = (goal: PlanOptions['goal']) => deploymentPlan(d, { ...asked, devices: 8, goal }).rows.filter(r => r.fits);
+    const steps = of('latency').map(r => r.estimate!.step);
+    expect(steps).toEqual([...steps].sort((a, b) => a - b));
+    const rates = of('throughput').map(r => -r.estimate!.decode);
+    expect(rates).toEqual([...rates].sort((a, b) => a - b));
+    const counts = of('devices').map(r => r.parallel.tp * r.parallel.dp * r.parallel.pp);
+    expect(counts).toEqual([...counts].sort((a, b) => a - b));
+    expect(counts[0]).toBeLessThan(8);
+  });
+  it('energy and cost are of the watts and the price that were given, for a chip or for all', () => {
+    const d = describeModel(config('DeepSeek-V2-Lite'));
+    const [r] = deploymentPlan(d, { ...asked, devices: 8, parallel: 'tp=8', power: ['700'], price: ['1', 'cuda:h200=3'] }).rows;
+    const hours = 1e6 / r!.estimate!.decode / 3600;
+    expect(r!.energy).toBeCloseTo(hours * 8 * 0.7, 6);
+    expect(r!.cost).toBeCloseTo(hours * 8 * 3, 6);
+    expect(deploymentPlan(d, { ...asked, devices: 8, parallel: 'tp=8' }).rows[0]!.cost).toBeNull();
+  });
+  it('a comparison has each chip with its own recipe, and says what is not known', () => {
+    const c = compareChips(describeModel(config('DeepSeek-V3')), ['cuda:h20', 'ascend:910c', 'biren:br106b'], {
+      ...asked,
+      price: ['cuda:h20=2'],
+    });
+    expect(c.chips.map(x => [x.target, x.recipe, x.row !== null])).toEqual([
+      ['cuda:h20', 'none', true],
+      ['ascend:910c', 'w8a8', true],
+      ['biren:br106b', 'bf16', true],
+    ]);
+    expect(c.chips[0]!.row!.cost).toBeGreaterThan(0);
+    expect(c.chips[1]!.row!.cost).toBeNull();
+    expect(c.chips[2]!.missing).toContain('memory bandwidth of biren:br106b');
+    expect(c.chips[2]!.row!.estimate).toBeNull();
+  });
+});
+
+describe('what is asked', () => {
+  it('a way as text', () => {
+    expect(parallelOf('ep=16,tp=8,pp=1,dp=2')).toEqual({ tp: 8, dp: 2, pp: 1, ep: 16, redundant: 0, nodes: null });
+    expect(parallelOf('tp=8, nodes=2')).toEqual({ tp: 8, dp: 1, pp: 1, ep: null, redundant: 0, nodes: 2 });
+    expect(placed(parallelOf('ep=16,tp=8,dp=2'), 8)).toEqual({ tp: 8, dp: 2, pp: 1, ep: 16, redundant: 0, nodes: 2, devicesPerNode: 8 });
+    expect(refusal(() => parallelOf('tp=8,tp=4,ep=x,zp=2,,pp=0'))).toBe(
+      [
+        'tp is said twice',
+        'ep is a whole number from 1 to 65536, not "x"',
+        '"zp" is none of tp, dp, pp, ep, redundant, nodes',
+        'a word is empty',
+        'pp is a whole number from 1 to 65536, not "0"',
+      ]
+        .map(
+          w =>
+            `HK2701 | --parallel tp=8,tp=4,ep=x,zp=2,,pp=0: ${w} | Write it as tp=8,dp=2,pp=1,ep=16, with redundant=N and nodes=N where wanted; or take a row of a plan, as PLAN.json#2.`,
+        )
+        .join('\n'),
+    );
+    expect(refusal(() => parallelOf('tp=8,dp=2,ep=4'))).toContain(
+      'ep is 1 (each expert cut by tp) or tp times dp, 16 here (experts dealt whole), not 4',
+    );
+    expect(refusal(() => parallelOf('tp=8,redundant=8'))).toContain('redundant experts need experts that are dealt whole');
+    expect(refusal(() => placed(parallelOf('tp=8,nodes=3'), 8))).toMatch(/^HK2706 \| 8 devices cannot stand on 3 equal nodes/);
+    expect(refusal(() => placed(parallelOf('tp=16,nodes=1'), 8))).toMatch(
+      /^HK2702 \| tp=16,dp=1,pp=1,ep=1 is for 16 devices, but there are 8 on 1 node/,
+    );
+  });
+  it('what does not fit the model, each with its reason', () => {
+    const { shape } = shapeOf(describeModel(config('DeepSeek-V3')), asked);
+    const why = (text: string, device: Device | null = null): string => {
+      const found = checkParallel(shape, placed(parallelOf(text), 8), device);
+      return found.map(p => `${p.code} ${p.what.replace(/^.* this model: /, '')}`).join('\n');
+    };
+    expect(why('tp=8')).toBe('');
+    expect(why('tp=8,dp=2,ep=16')).toBe('');
+    expect(why('tp=3')).toContain('HK2703 128 attention heads cannot be dealt to 3 ranks: tp is to divide them');
+    expect(why('tp=32')).toContain('expert cut by 32 has 64 outputs a rank, which are no whole runs of 128 in f8e4m3[128x128]f32');
+    expect(why('tp=8,dp=3,ep=24')).toContain('256 experts cannot be dealt evenly to 24 ranks: redundant=8 would do');
+    expect(why('tp=8,dp=3,ep=24,redundant=8')).toBe('');
+    expect(why('pp=62,nodes=31')).toContain('61 layers cannot fill 62 stages');
+    const dense = shapeOf(describeModel(config('DeepSeek-R1-Distill-Llama-70B')), { ...asked, quantise: 'bf16' }).shape;
+    const of = (text: string): readonly string[] => checkParallel(dense, placed(parallelOf(text), 8), null).map(p => p.what);
+    expect(of('tp=8')).toEqual([]);
+    expect(of('tp=2,ep=2')).toEqual(['tp=2,dp=1,pp=1,ep=2 does not fit this model: it has no routed experts: ep is 1']);
+    // groups of int4: 2048 / 32 is half a group of 128
+    const int4 = shapeOf(describeModel(config('DeepSeek-V3')), { ...asked, quantise: 'w4a16-g128' }).shape;
+    expect(
+      checkParallel(int4, placed(parallelOf('tp=32'), 8), null)
+        .map(p => p.what)
+        .join('\n'),
+    ).toContain('expert cut by 32 has 64 inputs a rank, which are no whole runs of 128 in int4 g128 bf16');
+    const v4 = shapeOf(describeModel(config('DeepSeek-V4-Flash')), asked).shape;
+    expect(
+      checkParallel(v4, placed(parallelOf('tp=16'), 8), null)
+        .map(p => p.what)
+        .join('\n'),
+    ).toContain('8 groups of outputs cannot be dealt to 16 ranks');
+  });
+  it('options that cannot be', () => {
+    const d = describeModel(config('DeepSeek-V2-Lite'));
+    const of = (more: Partial<PlanOptions>): string => refusal(() => deploymentPlan(d, { ...asked, ...more }));
+    expect(of({ devices: 9, nodes: 2 })).toMatch(/^HK2706/);
+    expect(of({ devices: 127 })).toMatch(/^HK2706|^HK2710/);
+    expect(of({ devices: 8, target: 'cuda' })).toMatch(/^HK2705 \| Nothing is known of cuda:generic as a device/);
+    expect(of({ devices: 8, target: 'ascend:910b', quantise: 'w8a8' })).toContain('Chips of this kind that are known: ascend:910b1, ');
+    expect(of({ devices: 8, context: 1e6 })).toMatch(/^HK2713/);
+    expect(of({ devices: 8, price: ['cheap'] })).toMatch(/^HK2711 \| --price cheap/);
+    expect(of({ devices: 8, price: ['ascend:910c=1'] })).toMatch(/^HK2711 .*the plan is of cuda:h200, not of ascend:910c/);
+    expect(of({})).toMatch(/^HK2711 \| --devices is missing/);
+    expect(of({ devices: 8, parallel: 'tp=16' })).toMatch(/^HK2702/);
+    expect(of({ devices: 8, target: 'cpu', quantise: 'q8_0' })).toMatch(/^HK2712/);
+    expect(of({ devices: 8, topology: join(work, 'nowhere.json') })).toMatch(/^HK3900/);
+    expect(refusal(() => describeModel(join(work, 'nowhere')))).toMatch(/^HK3900/);
+  });
+  it('a row of a saved plan is for its checkpoint alone', () => {
+    const dir = join(work, 'saved');
+    cpSync(join(fixtures, 'hkgai-nano'), dir, { recursive: true });
+    const d = describeModel(dir);
+    const file = join(work, 'plan.json');
+    const plan = deploymentPlan(d, { ...asked, quantise: 'bf16', devices: 2 });
+    writeFileSync(file, JSON.stringify(plan));
+    expect(parallelAsked(`${file}#2`, d.digest)).toEqual(plan.rows[1]!.parallel);
+    expect(parallelAsked(file, d.digest)).toEqual(plan.rows[0]!.parallel);
+    const of = (text: string, digest = d.digest): string => refusal(() => parallelAsked(text, digest)).replaceAll(work, '');
+    expect(of(`${file}#99`)).toBe(
+      `HK2709 | /plan.json has no row 99 | Its rows are 1 to ${plan.rows.length}, in the order of the table. | Name a row as PLAN.json#2.`,
+    );
+    expect(of(`${file}#x`)).toMatch(/^HK2709/);
+    expect(of(file, describeModel(join(fixtures, 'hkgai-nano-fp8')).digest)).toMatch(
+      /^HK2708 \| \/plan.json is a plan for another checkpoint: its config.json is another/,
+    );
+    expect(of(file, { ...d.digest, headers: '00' })).toMatch(/^HK2708 .*its shards have other headers/);
+    // a plan from config.json alone is one for any weights of that config
+    mkdirSync(join(work, 'bare'));
+    copyFileSync(join(dir, 'config.json'), join(work, 'bare/config.json'));
+    writeFileSync(file, JSON.stringify(deploymentPlan(describeModel(join(work, 'bare')), { ...asked, quantise: 'bf16', devices: 2 })));
+    expect(of(file)).toBe('not refused');
+    for (const [text, what] of [
+      ['{', 'it is not JSON'],
+      ['[]', 'its format is not "hkgai-plan-1"'],
+      ['{"format":"hkgai-plan-1"}', 'it has no rows'],
+      ['{"format":"hkgai-plan-1","rows":[]}', 'it does not say which model it is of'],
+      [JSON.stringify({ ...plan, rows: [{ parallel: { tp: 0 } }] }), 'tp of row 1 is no whole number of 1 or more'],
+    ] as const) {
+      writeFileSync(file, text);
+      expect(of(file)).toContain(`HK2707 | /plan.json is no saved plan: ${what}`);
+    }
+  });
+});
+
+describe('a topology', () => {
+  const schema = JSON.parse(readFileSync(here('src/topology.schema.json'), 'utf8')) as {
+    readonly properties: Readonly<Record<string, { readonly description: string; readonly properties?: object }>>;
+    readonly $defs: { readonly link: { readonly properties: object } };
+  };
+  it('has a schema with the fields that are read, each described', () => {
+    expect(Object.keys(schema.properties).sort()).toEqual([...topologyFields].sort());
+    expect(Object.keys(schema.properties.peak!.properties!).sort()).toEqual([...peakKinds].sort());
+    expect(Object.keys(schema.$defs.link.properties)).toEqual([...linkFields]);
+    for (const p of Object.values(schema.properties)) expect(p.description).toMatch(/\.$/);
+  });
+  it('stands in place of what is known of the chip, and what it does not say stays', () => {
+    const t = parseTopology('{"format":"hkgai-topology-1","memory":1e11,"nodes":2,"devicesPerNode":4,"peak":{"int8":5}}', 'room.json');
+    const d = deviceWith({ memory: null, peak: { bf16: null }, memoryBandwidth: { value: 7, source: 's' } } as unknown as Device, t)!;
+    expect([d.memory!.value, d.memory!.source, d.memoryBandwidth!.value, d.peak]).toEqual([
+      1e11,
+      'room.json',
+      7,
+      { bf16: null, int8: { value: 5, source: 'room.json' } },
+    ]);
+    expect(deviceWith(null, t)!.memoryBandwidth).toBeNull();
+    writeFileSync(join(work, 'room.json'), '{"format":"hkgai-topology-1","memory":2e11,"nodes":2,"devicesPerNode":4}');
+    const p = deploymentPlan(describeModel(config('DeepSeek-V3')), { ...asked, target: 'cuda', topology: join(work, 'room.json') });
+    expect([p.devices, p.nodes, p.rows[0]!.fits, p.rows[0]!.estimate]).toEqual([8, 2, true, null]);
+    expect(p.rows[0]!.missing).toContain('memory bandwidth of cuda:generic');
+  });
+  it('with faults has each with its line', () => {
+    const text =
+      '{\n"format": "hkgai-topology-2",\n"memory": -1,\n"nodes": 1.5,\n"speed": 3,\n"peak": {"fp9": 1},\n"inNode": [{"name": "x"}]\n}';
+    const found = refusal(() => parseTopology(text, 'room.json'));
+    for (const what of [
+      'format is to be "hkgai-topology-1"',
+      'memory is a number above 0',
+      'nodes is a whole number from 1 to 65536',
+      '"speed" is no field of a topology',
+      '"fp9" is no field of peak',
+      'a link says bytesPerSecond',
+    ])
+      expect(found).toContain(`HK2704 | room.json: ${what}`);
+    expect(refusal(() => parseTopology('[', 'room.json'))).toMatch(/^HK2704/);
+    expect(refusal(() => parseTopology('7', 'room.json'))).toMatch(/^HK2704 \| room.json: a topology is an object/);
+  });
+});
