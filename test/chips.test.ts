@@ -294,7 +294,7 @@ ${table(
   ['figure', 'value', 'source'],
   figuresOf(c).map(([name, f]) => [
     name,
-    f === null ? (name === 'tileBytes' ? 'no limit' : 'not published') : figure(f.value),
+    f === null ? (name === 'tileBytes' && !c.engineOnly ? 'no limit' : 'not published') : figure(f.value),
     f?.source ?? '',
   ]),
 )}

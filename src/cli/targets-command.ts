@@ -101,7 +101,7 @@ function showChip(t: Target, c: Chip): void {
     table(
       figuresOf(c).map(([name, f]) => [
         `  ${name}`,
-        f === null ? (name === 'tileBytes' ? 'no limit' : 'not published') : figure(f.value),
+        f === null ? (name === 'tileBytes' && !c.engineOnly ? 'no limit' : 'not published') : figure(f.value),
         out.dim(f?.source ?? ''),
       ]),
     ),
