@@ -9,6 +9,7 @@ import { canonicalName } from '../src/checkpoint/names.js';
 import { readAt, readHeader, type TensorEntry } from '../src/checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from '../src/checkpoint/shards.js';
 import { type CompileOptions, compile, prepare } from '../src/compile.js';
+import { outputsOf } from '../src/engine-plan.js';
 import { fromF16, readWeight } from '../src/numeric/decode.js';
 import { type Inputs, int8Inputs } from '../src/reference/inputs.js';
 import type { Recipe } from '../targets/engine.js';
@@ -141,7 +142,7 @@ export async function makeScheme(model: string, scheme: Scheme, work: string): P
     });
     for (const t of packing.tensors) {
       if (t.form.kind !== 'gguf') continue;
-      const place = aim.plan.outputs.find(o => o.name === t.name)!;
+      const place = [...outputsOf(aim.plan)].find(o => o.name === t.name)!;
       const all = blocks(
         t.form.type,
         bytesOf(join(engine, place.file), [place.at, place.at + place.size]),

@@ -32,7 +32,8 @@ import {
   writeCompanions,
   writeWeights,
 } from './engine.js';
-import { type EnginePlan, planEngine, planPacking } from './engine-plan.js';
+import { type EnginePlan, outputCount, outputsOf, planEngine, planPacking } from './engine-plan.js';
+import { type Experts, expertNotes, placementFiles, planExperts } from './experts.js';
 import { type Sources, sourcesOf } from './logical.js';
 import { collect } from './memory.js';
 import { type BuildOptions, buildModel, defaultLimits, type Model } from './models/index.js';
@@ -40,6 +41,7 @@ import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions, passes } from './passes/index.js';
 import { findRecipe, notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
+import { renumbered } from './renumber.js';
 import { checkRoom } from './room.js';
 import { refuseGptqAlone, refuseGptqForms, type Statistics, writeStatistics } from './statistics.js';
 
@@ -86,6 +88,12 @@ export interface CompileOptions {
   /** Bytes that weight files are cut at; by the size of them all where not given. */
   readonly shardBytes?: number;
   readonly signal?: AbortSignal;
+  /** `FILE[:label,…]`: a routing trace, counts or a placement that experts are renumbered by. */
+  readonly experts?: string | null;
+  /** Devices that experts are dealt to, as `dp=16,ep=16,nodes=2`: files and lists follow them. */
+  readonly parallel?: string | null;
+  /** How a placement is said: new numbers for experts, or maps alone. */
+  readonly expertsForm?: 'renumber' | 'map';
   /** The command line that asked for this, as one would type it again. */
   readonly command?: string;
 }
@@ -188,6 +196,8 @@ export interface Aim {
   readonly recipe: Recipe;
   readonly resolution: Resolution;
   readonly plan: EnginePlan;
+  /** Weights lie in files by the rank of their experts. */
+  readonly byRank: boolean;
   readonly notes: readonly string[];
 }
 export interface Prepared {
@@ -196,6 +206,8 @@ export interface Prepared {
   readonly sources: Sources;
   readonly engineModel: EngineModel;
   readonly aims: readonly Aim[];
+  /** Where experts go; null where nothing was asked for. */
+  readonly experts: Experts | null;
   /** Of the weight files, from before their headers were read. */
   readonly identities: ReadonlyMap<string, string>;
 }
@@ -207,13 +219,15 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     ['--quantise', o.quantise],
     ['--calibration', o.calibration],
     ['--gate', o.gate],
+    ['--experts', o.experts],
     ['--baseline', o.baseline],
   ] as const) {
     if (file === '') throw new Refusal([badValue(option, "''", option === '--quantise' ? 'a recipe' : 'a file')]);
     if (file && (option !== '--quantise' || /[./\\]/.test(file)) && existsSync(file) && statSync(file).isDirectory())
       throw new Refusal([badValue(option, file, 'a file')]);
+  }
   if (o.targets.length === 0) throw new Refusal([badValue('--target', "''", 'the name of a target')]);
-  const chosen = o.targets.map(resolveTarget).filter((c, i, all) => all.findIndex(x => x.target === c.target && x.chip === c.chip) === i);
+  const chosen = differentTargets(o.targets).map(resolveTarget);
   watch.step(`read the headers of ${modelDir}`);
   const identities = existsSync(modelDir) ? sourceIdentities(modelDir) : new Map<string, string>();
   const checkpoint = openCheckpoint(modelDir, { allowPhantomKeys: o.allowPhantomKeys, headersOnly });
@@ -225,8 +239,12 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     modelType: checkpoint.config.family,
     layers: checkpoint.config.layers,
     tensors: sources.tensors.map(t => t.logical),
-  }
   };
+  const experts = planExperts(checkpoint, model, {
+    experts: o.experts ?? null,
+    parallel: o.parallel ?? null,
+    form: o.expertsForm ?? 'renumber',
+  });
   const aims: Aim[] = [];
   const runtimes = chosen.map(c => runtimeOf(c.target, o.runtime ?? null));
   if (o.runtime && runtimes.every(r => r === null))
@@ -253,12 +271,16 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
       recipe = budgeted(checkpoint, sources, target, chip.name, format, recipe, runtime, o.budget);
     }
     refuseGptqForms(recipe.rules, new Set(sources.tensors.map(t => t.logical.role)), r => format.form(r));
-    const resolution = resolve(recipe, sources.tensors, format, engineModel, target.name, chip.name, runtime, false);
+    const named = resolve(recipe, sources.tensors, format, engineModel, target.name, chip.name, runtime, false);
+    const renamed = experts ? renumbered(sources, named, experts.orders, checkpoint.config.layers) : { sources, resolution: named };
+    const { resolution } = renamed;
     refuseGptqAlone(resolution.chosen, o.calibration ?? null);
     const packing = format.pack?.(companions, resolution.chosen, engineModel);
     if (packing?.refused.length) throw new Refusal([notLegal(`${target.name}:${chip.name}`, format.name, packing.refused.map(sentence))]);
     const limit = o.shardBytes === undefined ? undefined : () => o.shardBytes as number;
-    const plan = packing ? planPacking(sources, resolution, packing, limit) : planEngine(checkpoint, sources, resolution, format, limit);
+    const plan = packing
+      ? planPacking(renamed.sources, resolution, packing, limit)
+      : planEngine(checkpoint, renamed.sources, resolution, format, limit, experts?.files ?? null);
     aims.push({
       target,
       chip,
@@ -268,10 +290,15 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
       recipe,
       resolution,
       plan,
-      notes: [...resolution.notes, ...(packing?.left.map(sentence) ?? [])],
+      byRank: experts !== null && !packing,
+      notes: [
+        ...resolution.notes,
+        ...(packing?.left.map(sentence) ?? []),
+        ...(experts ? expertNotes(experts, checkpoint.config.layers) : []),
+      ],
     });
   }
-  return { checkpoint, model, sources, engineModel, aims, identities };
+  return { checkpoint, model, sources, engineModel, aims, experts, identities };
 }
 
 /** Compile a checkpoint into a bundle at options.out. Nothing appears there unless all of it does. */
@@ -311,7 +338,7 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
 }
 
 /** Tensors that a run reads or writes. */
-export const countTensors = (p: Prepared): number => p.checkpoint.tensors.size + p.aims.reduce((n, a) => n + a.plan.outputs.length, 0);
+export const countTensors = (p: Prepared): number => p.checkpoint.tensors.size + p.aims.reduce((n, a) => n + outputCount(a.plan), 0);
 
 interface Built extends Omit<Compiled, 'phases'> {
   readonly remember: readonly (() => void)[];
@@ -365,6 +392,7 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
     });
     const { totals, figures } = account(p.checkpoint, a.plan, results, join(at, 'ledger.jsonl'));
     writeText(at, 'recipe.json', `${JSON.stringify(savedRecipe(a.recipe, a.format, a.resolution), null, 2)}\n`);
+    if (p.experts) for (const f of placementFiles(p.experts, a.plan, a.byRank, p.checkpoint, a.runtime)) writeText(at, f.path, f.text);
     for (const r of results.values()) known.set(`${a.directory}/engine/${r.path}`, { sha256: r.sha256, bytes: r.bytes });
     collect();
     watch.step(`hold ${a.directory}/engine against the rules of ${a.format.name}`);
@@ -409,15 +437,17 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
   return { manifest, engines, remember };
 }
 function madeOf(plan: EnginePlan, figures: ReadonlyMap<string, Figures>): Made {
-  const names = (kind: string): readonly string[] => [
-    ...new Set(plan.outputs.flatMap(t => (t.kind === kind && t.from.length ? [t.matrix ?? t.name] : []))),
-  ];
-  const cast = names('cast');
+  const made = { passed: 0, cast: 0, lossy: 0, coded: 0 };
+  let before = '';
+  for (const t of outputsOf(plan)) {
+    const name = t.matrix ?? t.name;
+    if (t.from.length === 0 || name === before) continue; // pieces of a matrix stand side by side
+    before = name;
+    made[t.kind]++;
+    if (t.kind === 'cast' && (figures.get(name)?.relative ?? 0) > 0) made.lossy++;
+  }
   return {
-    passed: names('passed').length,
-    cast: cast.length,
-    lossy: cast.filter(n => (figures.get(n)?.relative ?? 0) > 0).length,
-    coded: names('coded').length,
+    ...made,
     saturated: [...figures.values()].reduce((n, f) => n + f.saturated, 0),
   };
 }
@@ -459,7 +489,7 @@ function finish(modelDir: string, o: CompileOptions, done: Built): void {
 /** Remove what an earlier, interrupted run of the same command left besides finished weight files: it is made again. */
 function sweep(at: string, plan: EnginePlan): void {
   if (!existsSync(at)) return;
-  for (const f of ['recipe.json', 'ledger.jsonl', 'native']) rmSync(join(at, f), { recursive: true, force: true });
+  for (const f of ['recipe.json', 'ledger.jsonl', 'native', 'placement']) rmSync(join(at, f), { recursive: true, force: true });
   const weights = new Set(plan.files.map(f => f.path));
   for (const f of existsSync(join(at, 'engine')) ? readdirSync(join(at, 'engine')) : [])
     if (!weights.has(f)) rmSync(join(at, 'engine', f), { recursive: true, force: true });
@@ -485,6 +515,7 @@ function fingerprint(p: Prepared, o: CompileOptions): Fingerprint {
     ),
     targets: p.aims.map(a => `${a.target.name}:${a.chip.name} ${a.format.name} ${runtimeName(a.runtime)}`).join(', '),
     recipe: digest(JSON.stringify(p.aims.map(a => a.recipe))),
+    experts: p.experts ? digest(JSON.stringify([o.parallel, p.experts.placement])) : 'none',
     calibration: o.calibration ? sha256File(o.calibration).sha256 : 'none',
     limits: JSON.stringify([o.state, o.context ?? null, o.sequences, o.chunk, o.weights, o.allowPhantomKeys]),
   };
@@ -518,6 +549,11 @@ export function runtimeOf(target: Target, asked: string | null): Runtime | null 
   return { name, version: version ?? null };
 }
 
+/** Each target once, as it was spelled first: a target and its first chip are one. */
+function differentTargets(asked: readonly string[]): readonly string[] {
+  const all = asked.map(resolveTarget);
+  return asked.filter((_, i) => all.findIndex(x => x.target === all[i]?.target && x.chip === all[i]?.chip) === i);
+}
 export function resolveTarget(asked: string): { readonly target: Target; readonly chip: Chip } {
   const [name = '', chip, ...more] = asked.split(':');
   const target = Object.hasOwn(targets, name) ? targets[name] : undefined;
@@ -603,7 +639,7 @@ function describe(p: Prepared, limits: Limits, o: CompileOptions, targetsDone: r
     hkgai: o.version,
     model: { architecture: c.config.modelType, parameters: parameters(p.model.graph), vocabulary: c.config.vocab },
     source: { digest: hash.digest('hex'), tensors: c.tensors.size, bytes },
-    recipe: { quantise: recipes.join(', '), state: o.state, mtp: mtp.join(', '), targets: [...new Set(o.targets)] },
+    recipe: { quantise: recipes.join(', '), state: o.state, mtp: mtp.join(', '), targets: differentTargets(o.targets) },
     limits: { ...limits },
     notes: [...c.notes, ...p.model.unused.map(u => `${u.tensor} is not used: ${u.reason}.`)],
     targets: targetsDone,

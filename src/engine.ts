@@ -16,7 +16,7 @@ import { readAt, readHeader } from './checkpoint/safetensors.js';
 import type { Checkpoint } from './checkpoint/shards.js';
 import { contentOf, type Known, statisticsDigests, stepSources } from './content.js';
 import { isFigures, type Knowledge, piecesOf, tensorsIn, withEarlier } from './earlier.js';
-import { type EnginePlan, workingSet } from './engine-plan.js';
+import { consumersOf, type EnginePlan, outputsOf, workingSet } from './engine-plan.js';
 import { plain, runPool } from './numeric/pool.js';
 import { type FileResult, type FileWork, Interrupted } from './numeric/steps.js';
 import type { Resolution } from './recipe.js';
@@ -405,8 +405,9 @@ export function writeCompanions(
   writeText(dir, 'config.json', `${JSON.stringify(config, null, 2)}\n`);
   for (const f of extra) writeText(dir, f.path, f.text);
   if (plan.files.length > 1) {
-    const map = Object.fromEntries(plan.outputs.map(t => [t.name, t.file] as const).sort(([a], [b]) => (a < b ? -1 : 1)));
-    const total = plan.outputs.reduce((n, t) => n + t.size, 0);
+    const map = Object.fromEntries([...outputsOf(plan)].map(t => [t.name, t.file] as const).sort(([a], [b]) => (a < b ? -1 : 1)));
+    let total = 0;
+    for (const t of outputsOf(plan)) total += t.size;
     writeText(dir, indexName, `${JSON.stringify({ metadata: { total_size: total }, weight_map: map }, null, 2)}\n`);
   }
 }
@@ -431,6 +432,7 @@ export function account(
       if (s.name !== null && s.figures) figures.set(s.name, s.figures);
     }
   const lost = new Map(plan.dropped.map(d => [d.tensor.name, d.reason]));
+  const consumers = consumersOf(plan);
   const sources = [...c.tensors.values()].map((t): SourceLine => {
     const reason = lost.get(t.name);
     return {
@@ -440,11 +442,11 @@ export function account(
       dtype: t.dtype,
       shape: t.shape,
       sha256: sha.get(t.name) ?? '',
-      to: plan.consumers.get(t.name) ?? [],
+      to: consumers.get(t.name) ?? [],
       ...(reason === undefined ? {} : { dropped: reason }),
     };
   });
-  const outputs = plan.outputs.map((t): OutputLine => {
+  const outputs = Array.from(outputsOf(plan), (t): OutputLine => {
     const f = t.matrix === null ? undefined : figures.get(t.matrix);
     return {
       output: t.name,

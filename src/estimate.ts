@@ -6,6 +6,7 @@ import { codedSizes, formName, ggufRow } from '../ir/form.js';
 import { elements, matrixBytes } from '../ir/storage.js';
 import { type CompileOptions, countTensors, type Prepared, prepare, type Watch } from './compile.js';
 import { threadsFor } from './engine.js';
+import { outputsOf } from './engine-plan.js';
 import type { FileWork, Step } from './numeric/steps.js';
 import { Stream } from './numeric/stream.js';
 import { isEnough, roomFor } from './room.js';
@@ -83,9 +84,9 @@ export async function estimate(model: string, o: CompileOptions, watch: Watch): 
     seconds: rate === null ? null : source / (rate * Math.max(1, jobs)),
     targets: p.aims.map(a => {
       const sizes = new Map<string, number>();
-      for (const t of a.plan.outputs) for (const f of t.from.slice(0, 1)) sizes.set(f, (sizes.get(f) ?? 0) + t.size);
+      for (const t of outputsOf(a.plan)) for (const f of t.from.slice(0, 1)) sizes.set(f, (sizes.get(f) ?? 0) + t.size);
       // a container has its own word for what a tensor gets, and leaves some out
-      const packed = a.format.pack ? new Map(a.plan.outputs.flatMap(t => t.from.map(f => [f, t.dtype] as const))) : null;
+      const packed = a.format.pack ? new Map([...outputsOf(a.plan)].flatMap(t => t.from.map(f => [f, t.dtype] as const))) : null;
       const forms = new Map<string, { role: string; form: string; tensors: number; bytes: number; weights: number }>();
       for (const x of a.resolution.chosen) {
         const own = packed?.get(x.source.entry.name);

@@ -1,13 +1,30 @@
-// The experts of a model by their placement: what tells the model from others, what a file asks for, and what compile writes beside engine/.
+// The experts of a model by their placement: what tells the model from others, what is asked for, and what compile writes beside engine/.
 import { createHash } from 'node:crypto';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, existsSync, openSync } from 'node:fs';
 import { join } from 'node:path';
+import { type Problem, problem, Refusal } from '../ir/problem.js';
+import type { Runtime } from '../targets/engine.js';
+import { devicesOf, type Parallel, parallelName } from '../targets/launch.js';
 import { canonicalName } from './checkpoint/names.js';
 import { readAt } from './checkpoint/safetensors.js';
 import type { Checkpoint } from './checkpoint/shards.js';
-import { sourcesOf } from './logical.js';
+import { type EnginePlan, type ExpertFiles, outputsOf } from './engine-plan.js';
+import { layerOf, sourcesOf } from './logical.js';
 import type { Model } from './models/index.js';
-import type { ModelIdentity } from './placement/counts.js';
+import { expertLayers, placedLayer, shardExperts } from './passes/shard-experts.js';
+import { type GivenOrders, type ModelIdentity, placementFormat, readCounts } from './placement/counts.js';
+import { expertMap, physicalToLogicalMap, readsExpertMap } from './placement/maps.js';
+import { type Copies, type ExpertLayer, isIdentity, type Placement, type Topology } from './placement/placement.js';
+import { noExperts, notLegalOrder } from './placement/problems.js';
+import { orderObjections } from './placement/renumber.js';
+import { staging } from './placement/staging.js';
+import { parallelOf, placed } from './plan/parallel.js';
+
+const noRanks = (file: string): Problem =>
+  problem('HK2729', `--experts ${file} needs ranks to deal them to`, {
+    why: 'Which numbering is even depends on how many devices share the experts.',
+    next: 'Add --parallel with ep above 1, as --parallel dp=16,ep=16,nodes=2.',
+  });
 
 /** The same for a model in any storage; another where its routers hold other values, so where its experts have other numbers. */
 export function identityOf(c: Checkpoint, model: Model): ModelIdentity {
@@ -40,4 +57,202 @@ function routerHash(c: Checkpoint, names: readonly string[]): string {
     }
   }
   return hash.digest('hex');
+}
+
+export interface ExpertWish {
+  /** `FILE[:label,…]`: a trace, counts or a placement; null: all experts count alike. */
+  readonly experts: string | null;
+  /** As --parallel has it. */
+  readonly parallel: string | null;
+  /** `map`: numbers stay, and only maps say where experts lie. */
+  readonly form: 'renumber' | 'map';
+}
+export interface Experts {
+  readonly placement: Placement;
+  readonly parallel: Parallel;
+  readonly identity: ModelIdentity;
+  readonly layers: readonly ExpertLayer[];
+  /** Old number of each new one by layer, where any moves. */
+  readonly orders: ReadonlyMap<number, readonly number[]>;
+  readonly files: ExpertFiles;
+}
+
+/** `FILE:label,label`; a file of that whole name goes before. */
+export function fileAndLabels(asked: string): readonly [file: string, labels: readonly string[]] {
+  const m = existsSync(asked) ? null : /^(.*):([^:/\\]+)$/.exec(asked);
+  return m ? [m[1] as string, (m[2] as string).split(',').filter(l => l !== '')] : [asked, []];
+}
+/** Ranks and nodes of one stage. */
+function topologyOf(p: Parallel): Topology {
+  const nodes = p.nodes / p.pp;
+  return { ranks: p.ep, nodes: Number.isInteger(nodes) && nodes >= 1 ? nodes : 1, redundant: p.redundant };
+}
+const parts = (experts: number, ranks: number): number => {
+  let n = Math.min(experts, ranks);
+  while (experts % n) n--;
+  return n;
+};
+
+/** Where experts go, before a byte is written; null where nothing is asked for, or there are no ranks or no experts to deal. */
+export function planExperts(c: Checkpoint, model: Model, wish: ExpertWish): Experts | null {
+  if (wish.experts === null && wish.parallel === null) return null;
+  const layers = expertLayers(model.graph);
+  if (layers.length === 0) {
+    if (wish.experts !== null) throw new Refusal([noExperts(c.config.modelType)]);
+    return null;
+  }
+  const [file, labels] = wish.experts === null ? [null, []] : fileAndLabels(wish.experts);
+  const parallel = wish.parallel === null ? null : placed(parallelOf(wish.parallel), null);
+  if (parallel === null || parallel.ep === 1) {
+    if (file !== null) throw new Refusal([noRanks(file)]);
+    return null;
+  }
+  const t = topologyOf(parallel);
+  const identity = identityOf(c, model);
+  const counts = file === null ? null : readCounts(file, labels, identity, layers, c.config.layers);
+  const placement =
+    counts !== null && 'oldOf' in counts
+      ? given(file as string, counts, layers, shardExperts(model.graph, null, t, wish.form))
+      : shardExperts(model.graph, counts, t, wish.form);
+  const moved = placement.layers.filter(l => !isIdentity(l.oldOf));
+  const experts = layers[0]!.experts;
+  return {
+    placement,
+    parallel,
+    identity,
+    layers,
+    orders: new Map(moved.map(l => [l.layer, l.oldOf])),
+    files: { parts: parts(experts, t.ranks), experts },
+  };
+}
+/** Numberings from a file in place of those that counts would give. */
+function given(file: string, g: GivenOrders, layers: readonly ExpertLayer[], uniform: Placement): Placement {
+  const wrong = layers.flatMap(l => {
+    const oldOf = g.oldOf.get(l.layer);
+    return oldOf ? orderObjections(oldOf, l.experts, l.groups).map(s => `Layer ${l.layer}: ${s}`) : [];
+  });
+  const known = new Set(layers.map(l => l.layer));
+  const other = [...g.oldOf.keys()].filter(l => !known.has(l));
+  if (other.length) wrong.push(`Layers ${other.slice(0, 4).join(', ')} have no experts in this model.`);
+  if (wrong.length) throw new Refusal([notLegalOrder(file, wrong)]);
+  return {
+    ...uniform,
+    from: `${file.replace(/^.*[/\\]/, '')}, loads not known`,
+    layers: layers.map(l => placedLayer(l, null, uniform.topology, 'renumber', g.oldOf.get(l.layer))),
+  };
+}
+
+/** Bytes a value takes out to an expert and back: bf16 both ways. Engines that send fp8 out send less. */
+const bytesBothWays = 4;
+const figures = (x: { readonly load: unknown; readonly copies: Copies }, hidden: number) => {
+  const bytes = (n: number): number => Math.round(n * hidden * bytesBothWays);
+  const { inside, between, betweenOnce } = x.copies;
+  return { ...x, bytesPerToken: { inside: bytes(inside), between: bytes(between), betweenOnce: bytes(betweenOnce) } };
+};
+/** Mean over layers, of the model without MTP blocks. */
+export function summary(e: Experts, main: number) {
+  const of = (which: 'before' | 'after') => {
+    const some = e.placement.layers.filter(l => l.layer < main);
+    const mean = (f: (l: (typeof some)[number]) => number): number => some.reduce((n, l) => n + f(l), 0) / some.length;
+    const bytes = (k: keyof Copies): number =>
+      Math.round(some.reduce((n, l) => n + l[which].copies[k] * bytesBothWays * e.layers.find(x => x.layer === l.layer)!.hidden, 0));
+    return {
+      load: { mean: mean(l => l[which].load.ranks), most: Math.max(...some.map(l => l[which].load.ranks)) },
+      bytesPerToken: { inside: bytes('inside'), between: bytes('between'), betweenOnce: bytes('betweenOnce') },
+    };
+  };
+  return { before: of('before'), after: of('after') };
+}
+/** What a person should know of it. */
+export function expertNotes(e: Experts, main: number): readonly string[] {
+  const { before, after } = summary(e, main);
+  const { placement: p } = e;
+  const even = (x: typeof before): string => `${x.load.mean.toFixed(2)} (at most ${x.load.most.toFixed(2)})`;
+  const moved = e.orders.size ? `Experts of ${e.orders.size} layers are renumbered` : 'Experts keep their numbers';
+  if (p.from === 'uniform') return [`${moved}: no counts were given, so all count alike (${parallelName(e.parallel)}).`];
+  return [
+    `${moved} for ${parallelName(e.parallel)} by ${p.from}: the heaviest rank has ${even(before)} times the mean load before, ${even(after)} after.`,
+    `A token sends and gets ${after.bytesPerToken.inside} bytes inside nodes and ${after.bytesPerToken.between} between them over all layers (before ${before.bytesPerToken.inside} and ${before.bytesPerToken.between}); bf16, ${p.layers.every(l => l.copiesFrom === 'sets') ? 'counted from traced tokens' : 'as if experts were chosen one by one'}.`,
+  ];
+}
+
+export interface PlacementFile {
+  /** Inside the target's directory: maps that engines read lie beside the weights. */
+  readonly path: string;
+  readonly text: string;
+}
+const json = (v: unknown): string => `${JSON.stringify(v, null, 1).replace(/\[[\s\d,]+\]/g, list => list.replace(/\s+/g, ' '))}\n`;
+/** placement/, and in engine/ the maps. Maps where they say more than the order of numbers does; staging where weights lie in files by rank. */
+export function placementFiles(
+  e: Experts,
+  plan: EnginePlan,
+  byRank: boolean,
+  c: Checkpoint,
+  runtime: Runtime | null,
+): readonly PlacementFile[] {
+  const main = c.config.layers;
+  const { placement: p, parallel } = e;
+  const hidden = new Map(e.layers.map(l => [l.layer, l]));
+  const mapped = p.layers.some(l => l.placed.length !== l.oldOf.length || !isIdentity(l.placed));
+  const files: PlacementFile[] = [
+    {
+      path: 'placement/placement.json',
+      text: json({
+        format: placementFormat,
+        model: e.identity,
+        parallel,
+        from: p.from,
+        all: summary(e, main),
+        layers: p.layers.map(l => ({
+          layer: l.layer,
+          groups: hidden.get(l.layer)!.groups,
+          oldOf: l.oldOf,
+          ...(mapped ? { placed: l.placed } : {}),
+          before: figures(l.before, hidden.get(l.layer)!.hidden),
+          after: figures(l.after, hidden.get(l.layer)!.hidden),
+          copiesFrom: l.copiesFrom,
+        })),
+      }),
+    },
+  ];
+  if (mapped) {
+    files.push({ path: 'engine/sglang-expert-location.json', text: `${JSON.stringify(physicalToLogicalMap(p, main))}\n` });
+    if (runtime?.name !== 'vllm-ascend' || readsExpertMap(runtime.version))
+      files.push({ path: 'engine/expert-map.json', text: `${JSON.stringify(expertMap(p, main))}\n` });
+  }
+  if (!byRank) return files;
+  const tensors = function* () {
+    for (const o of outputsOf(plan)) {
+      const expert = /\.experts\.(\d+)\./.exec(o.name)?.[1];
+      yield {
+        name: o.name,
+        file: o.file,
+        size: o.size,
+        layer: layerOf(o.name, main),
+        expert: expert === undefined ? null : Number(expert),
+      };
+    }
+  };
+  const machines = { nodes: parallel.nodes, devicesPerNode: devicesOf(parallel) / parallel.nodes, ranks: parallel.ep };
+  const nodes = staging(tensors(), new Map(plan.files.map(f => [f.path, f.size])), p, machines, main);
+  files.push({
+    path: 'placement/staging.json',
+    text: json({
+      format: 'hkgai-staging-1',
+      about:
+        'Each node needs these weight files of engine/, every other file of it but model.safetensors.index.json, and its index under that name.',
+      parallel,
+      nodes: nodes.map(({ node, ranks, files: list, bytes }) => ({ node, ranks, files: list, bytes, index: `node-${node}.index.json` })),
+    }),
+  });
+  const sizes = new Map<string, number>();
+  for (const t of tensors()) sizes.set(t.name, t.size);
+  for (const n of nodes) {
+    const total = Object.keys(n.index).reduce((k, name) => k + (sizes.get(name) as number), 0);
+    files.push({
+      path: `placement/node-${n.node}.index.json`,
+      text: `${JSON.stringify({ metadata: { total_size: total }, weight_map: n.index }, null, 2)}\n`,
+    });
+  }
+  return files;
 }

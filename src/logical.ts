@@ -15,11 +15,28 @@ export interface SourceTensor {
   readonly entry: TensorEntry;
   /** Further tensors that belong to it: scales, shapes. */
   readonly with: readonly TensorEntry[];
+  /** What becomes of it where experts are renumbered; absent where it stays as it is. `logical` has its new name then. */
+  readonly moved?: Moved;
 }
+export interface Moved {
+  /** Name before: statistics are kept under it. */
+  readonly was: string;
+  /** Of an expert's tensors: its new number. */
+  readonly expert: number | null;
+  /** Of a router's rows: the old row of each new one. */
+  readonly rows: readonly number[] | null;
+  /** Of a table of experts: the new number of each old one. */
+  readonly ids: readonly number[] | null;
+}
+/** A name with the number that its expert has now. */
+export const movedName = (name: string, expert: number | null): string =>
+  expert === null ? name : name.replace(/\.experts\.\d+\./, `.experts.${expert}.`);
 export interface Sources {
   readonly tensors: readonly SourceTensor[];
   /** Tensors that are passed on though no program of ours reads them. */
   readonly carried: readonly TensorEntry[];
+  /** Names of carried tensors that belong to renumbered experts. */
+  readonly carriedAs?: ReadonlyMap<string, string>;
   readonly dropped: readonly { readonly tensor: TensorEntry; readonly reason: string }[];
 }
 
@@ -46,7 +63,7 @@ export function roleOf(name: string): Role {
 const matrixRoles: readonly Role[] = ['attention', 'kv_b', 'dense_mlp', 'shared_expert', 'expert', 'indexer', 'compressor', 'mtp_merge'];
 
 /** The number of the decoder layer in a name, MTP blocks of V4 counted on; -1 outside layers. */
-function layerOf(name: string, layers: number): number {
+export function layerOf(name: string, layers: number): number {
   const mtp = /^mtp\.(\d+)\./.exec(name);
   if (mtp) return layers + Number(mtp[1]);
   const m = /(?:^|\.)layers\.(\d+)\./.exec(name);

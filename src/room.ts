@@ -6,6 +6,7 @@ import type { Cache } from './bundle/cache.js';
 import { workPlace } from './bundle/work.js';
 import type { Prepared } from './compile.js';
 import { contentOf } from './content.js';
+import { outputCount } from './engine-plan.js';
 
 const noRoom = (place: string, needed: number, free: number): Problem =>
   problem('HK5104', `The output needs ${mib(needed)}, but ${place} has ${mib(free)} free`, {
@@ -73,7 +74,7 @@ export function roomFor(p: Prepared, out: string, weights: 'auto' | 'link' | 'co
   const tree = join(workPlace(out), 'tree');
   return {
     weights: p.aims.reduce((n, a) => n + (a.plan.linked && linked ? 0 : a.plan.bytes), 0),
-    other: p.aims.reduce((n, a) => n + (2 * p.checkpoint.tensors.size + 2 * a.plan.outputs.length) * lineBytes + textBytes + beside, 0),
+    other: p.aims.reduce((n, a) => n + (2 * p.checkpoint.tensors.size + 2 * outputCount(a.plan)) * lineBytes + textBytes + beside, 0),
     there: p.aims.reduce((n, a) => n + a.plan.files.reduce((k, f) => k + sizeOf(join(tree, a.directory, 'engine', f.path), f.size), 0), 0),
     free,
     place,

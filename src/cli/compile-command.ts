@@ -15,6 +15,9 @@ export interface CompileArguments {
   readonly budget?: number;
   readonly gate?: string;
   readonly baseline?: string;
+  readonly experts?: string;
+  readonly expertsForm?: 'renumber' | 'map';
+  readonly parallel?: string;
   readonly jobs?: number;
   readonly maxMemory?: number;
   readonly restart?: boolean;
@@ -56,6 +59,9 @@ export const optionsFor = (o: Partial<CompileArguments>, version: string): Compi
   budget: o.budget ?? null,
   gate: o.gate ?? null,
   baseline: o.baseline ?? null,
+  experts: o.experts ?? null,
+  parallel: o.parallel ?? null,
+  expertsForm: o.expertsForm ?? 'renumber',
   noCache: o.cache === false,
   ...(o.search === undefined ? {} : { search: o.search }),
   ...(o.context === undefined ? {} : { context: o.context }),

@@ -48,10 +48,10 @@ function ways(experts: number, t: Topology): string {
 }
 
 /**
- * The placement of every layer with experts.
+ * The placement of every layer with experts: new numbers for them, or with `map` old numbers on other ranks.
  * @param counts how often experts were chosen; null: all alike, so nothing moves. Layers that they lack stay as they are.
  */
-export function shardExperts(graph: Graph, counts: Counts | null, t: Topology): Placement {
+export function shardExperts(graph: Graph, counts: Counts | null, t: Topology, form: Form = 'renumber'): Placement {
   const layers = expertLayers(graph);
   if (layers.length === 0) throw new Refusal([noExperts(graph.name)]);
   const wrong = [...new Set(layers.map(l => l.experts))].flatMap(e => objections(e, t).map(what => ({ e, what })));
@@ -63,21 +63,24 @@ export function shardExperts(graph: Graph, counts: Counts | null, t: Topology): 
       ),
     ]);
   const of = new Map(counts?.layers.map(l => [l.layer, l]));
-  return { topology: t, from: counts?.called ?? 'uniform', layers: layers.map(l => placedLayer(l, of.get(l.layer) ?? null, t)) };
+  return { topology: t, from: counts?.called ?? 'uniform', layers: layers.map(l => placedLayer(l, of.get(l.layer) ?? null, t, form)) };
 }
 
+export type Form = 'renumber' | 'map';
 /** Placement of a layer under a numbering that is there already, or the best one. */
-export function placedLayer(l: ExpertLayer, c: LayerCounts | null, t: Topology, given?: readonly number[]): LayerPlacement {
+export function placedLayer(l: ExpertLayer, c: LayerCounts | null, t: Topology, form: Form, given?: readonly number[]): LayerPlacement {
   const w = c?.counts ?? new Array<number>(l.experts).fill(1);
   const linear = Array.from({ length: l.experts }, (_, i) => i);
   const asked = { groups: l.groups, ranks: t.ranks, nodes: t.nodes };
-  const oldOf = given ?? (c === null || l.experts % t.ranks ? linear : renumber(w, asked));
+  const oldOf = given ?? (c === null || form === 'map' || l.experts % t.ranks ? linear : renumber(w, asked));
   const renamed = oldOf.map(e => w[e]!);
   const replicas = l.experts + t.redundant;
   // what an engine does without a map: replicas of the first ids behind them all (vLLM eplb_state.py:306-323)
   const trivial = Array.from({ length: replicas }, (_, i) => i % l.experts);
   const placed =
-    t.redundant === 0 ? trivial : rebalance(renamed, { replicas, groups: l.groups, nodes: t.nodes, devices: t.ranks }).physicalToLogical;
+    t.redundant === 0 && (form === 'renumber' || c === null)
+      ? trivial
+      : rebalance(renamed, { replicas, groups: l.groups, nodes: t.nodes, devices: t.ranks }).physicalToLogical;
   const sets = c?.sample?.length ? c.sample : null;
   const cost = (old: readonly number[]) => ({
     load: loadOf(old, w, t.ranks, t.nodes),
