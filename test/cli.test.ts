@@ -186,6 +186,12 @@ describe('hkgai compile, run, verify', () => {
     expect(r.err).toBe('');
     expect((JSON.parse(r.out) as { ok: boolean }).ok).toBe(true);
   });
+  it('names a target once that was asked for under both its names', () => {
+    const r = hkgai(['compile', nano, '-o', bundle, '--force', '-q', '--json', '-t', 'cpu:generic', '-t', 'cpu']);
+    const { manifest } = JSON.parse(r.out) as { readonly manifest: { readonly recipe: { readonly targets: unknown } } };
+    expect(manifest.recipe.targets).toEqual(['cpu:generic']);
+    expect(hkgai(['compile', nano, '-o', bundle, '--force', '-q']).code).toBe(0);
+  });
   it('dumps the IR after passes and stops where asked', () => {
     const r = hkgai(['compile', nano, '-o', join(work, 'never'), '--stop-after', 'absorb-mla', '-q']);
     expect(r.code).toBe(0);
