@@ -1,4 +1,6 @@
 // How a model is spread over devices, and what a launch file is told of it. Every target writes launch files for its engines from these.
+import type { Runtime } from './engine.js';
+import type { SourceFile, Target } from './target.js';
 
 /** One way to spread a model: devices = tp · dp · pp. A device is what software sees as one: a die where a package holds several. */
 export interface Parallel {
@@ -18,3 +20,51 @@ export interface Parallel {
 export const devicesOf = (p: Parallel): number => p.tp * p.dp * p.pp;
 export const parallelName = (p: Parallel): string =>
   `tp=${p.tp},dp=${p.dp},pp=${p.pp},ep=${p.ep}${p.redundant ? `,redundant=${p.redundant}` : ''}`;
+
+/** What an engine is told of the model. */
+export interface LaunchModel {
+  /** The name that requests call it by. */
+  readonly name: string;
+  /** `model_type` of config.json. */
+  readonly family: string;
+  /** Tokens; null: the engine's own choice from config.json. */
+  readonly contextLength: number | null;
+  /** The engine format it was written in: ascendv1, compressed-tensors, fp8. */
+  readonly format: string;
+  /** The recipe's name where anything stands in codes; null where all is plain. */
+  readonly quantisation: string | null;
+  /** MTP blocks were kept: the engine may draft with them. */
+  readonly hasMtp: boolean;
+  /** A file of the engine directory that says which rank holds which expert, in the engine's own form; null where placement is the engine's. */
+  readonly expertMap: string | null;
+  /** Names that the engine knows these parsers by; absent: requests with tools or thoughts are not taken apart. */
+  readonly toolParser?: string;
+  readonly reasoningParser?: string;
+}
+/** Where a pod finds the model. */
+export type ModelSource = 'image' | 'pvc' | 'hostpath';
+export const modelSources: readonly ModelSource[] = ['image', 'pvc', 'hostpath'];
+export interface LaunchOptions {
+  readonly modelSource: ModelSource;
+  /** The port of the HTTP server. */
+  readonly port: number;
+  /** The container image; absent: a documented one, or a blank. */
+  readonly image?: string;
+  /** The target's name of the chip. */
+  readonly chip: string;
+  /** Directory inside the image or claim that holds config.json; absent: its root. */
+  readonly subPath?: string;
+  /** The engine's name for how tokens reach experts; absent: its usual one. */
+  readonly allToAll?: string;
+}
+/** A target's launch files, each path below the target's directory. Refuses with the reason where an engine cannot be started so. */
+export type Launch = (model: LaunchModel, parallel: Parallel, runtime: Runtime | null, options: LaunchOptions) => readonly SourceFile[];
+
+/** Launch files of a target; none where its program needs no engine to be started. Throws a Refusal. */
+export const launchFiles = (
+  target: Target,
+  model: LaunchModel,
+  parallel: Parallel,
+  runtime: Runtime | null,
+  options: LaunchOptions,
+): readonly SourceFile[] => target.launch?.(model, parallel, runtime, options) ?? [];

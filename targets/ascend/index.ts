@@ -2,6 +2,7 @@
 import type { Target } from '../target.js';
 import { chips } from './chips.js';
 import { ascendEngines } from './engine.js';
+import { ascendLaunch } from './launch.js';
 import { printAscend } from './printer.js';
 
 export const ascend: Target = {
@@ -19,4 +20,5 @@ export const ascend: Target = {
   print: k => printAscend(k).text,
   engines: ascendEngines,
   native: null,
+  launch: ascendLaunch,
 };

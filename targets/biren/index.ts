@@ -4,6 +4,7 @@ import type { Target } from '../target.js';
 import { chips } from './chips.js';
 import { supa as dialect } from './dialect.js';
 import { birenEngines } from './engine.js';
+import { birenLaunch } from './launch.js';
 
 export const biren: Target = {
   name: 'biren',
@@ -20,4 +21,5 @@ export const biren: Target = {
   print: k => printSimt(k, dialect),
   engines: birenEngines,
   native: null,
+  launch: birenLaunch,
 };

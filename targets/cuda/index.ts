@@ -4,6 +4,7 @@ import type { Target } from '../target.js';
 import { chips } from './chips.js';
 import { cuda as dialect } from './dialect.js';
 import { cudaEngines } from './engine.js';
+import { cudaLaunch } from './launch.js';
 
 export const cuda: Target = {
   name: 'cuda',
@@ -21,4 +22,5 @@ export const cuda: Target = {
   print: k => printSimt(k, dialect),
   engines: cudaEngines,
   native: null,
+  launch: cudaLaunch,
 };

@@ -1,0 +1,137 @@
+#!/bin/sh
+# Puts what only the site knows into the launch files:  sh launch/fill.sh [--to DIRECTORY] NAME=VALUE ...
+# The filled-in copy is written to DIRECTORY (site in the current directory); values given earlier stay. This directory is left as it is.
+# Without NAME=VALUE it says which blanks are left. Needs sh, sed and cp alone.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+to=site
+if [ "${1:-}" = --to ]; then
+  [ $# -ge 2 ] || { echo "--to wants a directory" >&2; exit 64; }
+  to=$2
+  shift 2
+fi
+
+# every blank there is: what it is, and how many values it has
+known() {
+  case $1 in
+  NODE0_ADDRESS) about='the address of node 0 that the other nodes reach'; count=1; form=any; own=0 ;;
+  NODE1_ADDRESS) about='the address of node 1 that the other nodes reach'; count=1; form=any; own=0 ;;
+  MODEL_PATH) about='the directory on every node that holds config.json of this engine directory'; count=1; form=path; own=0 ;;
+  IMAGE) about='the container image of the engine'; count=1; form=any; own=1 ;;
+  IMAGE_DIGEST) about='the digest that pins the image, as sha256:…'; count=1; form=digest; own=1 ;;
+  MINDIE_CONFIG) about='MindIE'\''s config.json for this node'; count=1; form=path; own=0 ;;
+  NODE0_DEVICE_IPS) about='the addresses of the network ports of the devices of node 0, in the order of devices'; count=16; form=any; own=0 ;;
+  NODE0_SUPER_DEVICE_IDS) about='the super device ids (SDID) of the devices of node 0, in the order of devices'; count=16; form=any; own=0 ;;
+  NODE1_DEVICE_IPS) about='the addresses of the network ports of the devices of node 1, in the order of devices'; count=16; form=any; own=0 ;;
+  NODE1_SUPER_DEVICE_IDS) about='the super device ids (SDID) of the devices of node 1, in the order of devices'; count=16; form=any; own=0 ;;
+  SUPER_POD_ID) about='the id of the super pod that holds all the nodes'; count=1; form=any; own=0 ;;
+  *) return 1 ;;
+  esac
+}
+hex64() {
+  case $1 in *[!0-9a-f]*) return 1 ;; esac
+  [ "${#1}" -eq 64 ]
+}
+# whether a value looks as it has to; says how that is where it does not
+suits() {
+  case $1 in
+  path) wants='a path that begins with /'; case $2 in /*) ;; *) return 1 ;; esac ;;
+  digest) wants='sha256: and 64 digits'; case $2 in sha256:*) hex64 "${2#sha256:}" ;; *) return 1 ;; esac ;;
+  pinned) wants='NAME@sha256: and 64 digits'; case $2 in ?*@sha256:*) hex64 "${2##*@sha256:}" ;; *) return 1 ;; esac ;;
+  name) wants='small letters, digits and dashes'; case $2 in *[!a-z0-9-]* | -* | *-) return 1 ;; esac ;;
+  esac
+}
+fail() {
+  printf '%s\n' "$1" >&2
+  exit 64
+}
+
+# ENGINE/NAME=VALUE is for one engine, NAME=VALUE for all that have the blank
+split() {
+  name=${1%%=*}
+  value=${1#*=}
+  only=
+  case $name in */*) only=${name%%/*}; name=${name#*/} ;; esac
+  name=${name#HKGAI_}
+}
+# look at all values before anything is written
+for pair in "$@"; do
+  case $pair in *=*) ;; *) fail "$pair: write it as NAME=VALUE" ;; esac
+  split "$pair"
+  known "$name" || fail "$name is no blank here. These are: NODE0_ADDRESS NODE1_ADDRESS MODEL_PATH mindie/IMAGE mindie/IMAGE_DIGEST MINDIE_CONFIG NODE0_DEVICE_IPS NODE0_SUPER_DEVICE_IDS NODE1_DEVICE_IPS NODE1_SUPER_DEVICE_IDS SUPER_POD_ID"
+  case $only in '' | mindie) ;; *) fail "$only is no engine here. These are: mindie" ;; esac
+  case $value in
+  '') fail "$name has no value" ;;
+  *[!A-Za-z0-9._:/@,+-]*) fail "$name: a value has letters, digits and . _ : / @ , + - alone" ;;
+  esac
+  suits "$form" "$value" || fail "$name wants $wants, not $value"
+  if [ "$count" -gt 1 ]; then
+    commas=$(printf %s "$value" | sed 's/[^,]//g')
+    [ "${#commas}" -eq $((count - 1)) ] || fail "$name wants $count values with commas between, and has $((${#commas} + 1))"
+  fi
+done
+
+for engine in mindie; do
+  mkdir -p "$to/$engine"
+  [ "$(cd "$to/$engine" && pwd)" != "$here/$engine" ] || fail "--to is the directory of the forms: choose another"
+  [ -f "$to/$engine/site.env" ] || cp "$here/$engine/site.env" "$to/$engine/site.env"
+  for pair in "$@"; do
+    split "$pair"
+    [ -z "$only" ] || [ "$only" = "$engine" ] || continue
+    sed "s|^HKGAI_$name=.*|HKGAI_$name=$value|" "$to/$engine/site.env" >"$to/$engine/site.env.new"
+    mv "$to/$engine/site.env.new" "$to/$engine/site.env"
+  done
+done
+
+# marker to value, from a filled-in site.env
+rules() {
+  image=
+  digest=
+  while IFS= read -r line; do
+    case $line in HKGAI_*=?*) ;; *) continue ;; esac
+    name=${line%%=*}
+    value=${line#*=}
+    [ "$name" != HKGAI_IMAGE ] || image=$value
+    [ "$name" != HKGAI_IMAGE_DIGEST ] || digest=$value
+    count=1
+    known "${name#HKGAI_}" || continue
+    if [ "$count" -gt 1 ]; then
+      i=0
+      rest=$value,
+      while [ -n "$rest" ]; do
+        printf 's|@%s:%s@|%s|g\n' "$name" "$i" "${rest%%,*}"
+        rest=${rest#*,}
+        i=$((i + 1))
+      done
+    else
+      printf 's|@%s@|%s|g\n' "$name" "$value"
+    fi
+  done <"$1"
+  [ -z "$image" ] || printf 's|@HKGAI_IMAGE_PINNED@|%s|g\n' "$image${digest:+@$digest}"
+}
+
+engine=mindie
+for file in node-0.sh node-1.sh; do cp -p "$here/$engine/$file" "$to/$engine/$file"; done
+rules "$to/$engine/site.env" >"$to/$engine/rules.sed"
+for file in rank-table.json; do
+  [ -n "$file" ] || continue
+  sed -f "$to/$engine/rules.sed" "$here/$engine/$file" >"$to/$engine/$file.new"
+  left=$(sed -n 's/^#.*//; s/.*@HKGAI_\([A-Z0-9_]*\)[:0-9]*@.*/\1/p' "$to/$engine/$file.new" | sed 's/^IMAGE_PINNED$/IMAGE/' | sort -u | tr '\n' ' ')
+  if [ -n "$left" ]; then
+    rm -f "$to/$engine/$file.new" "$to/$engine/$file"
+    printf '%s is not written yet; still blank: %s\n' "$to/$engine/$file" "$left"
+  else
+    mv "$to/$engine/$file.new" "$to/$engine/$file"
+    chmod 640 "$to/$engine/$file"
+    printf '%s is written\n' "$to/$engine/$file"
+  fi
+done
+rm -f "$to/$engine/rules.sed"
+
+for engine in mindie; do
+  while IFS= read -r line; do
+    case $line in HKGAI_*=) ;; *) continue ;; esac
+    name=${line%=}
+    if known "${name#HKGAI_}"; then printf '%s: %s is blank: %s\n' "$engine" "${name#HKGAI_}" "$about"; fi
+  done <"$to/$engine/site.env"
+done
