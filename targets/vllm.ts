@@ -148,6 +148,8 @@ export interface VllmExtras {
   readonly drafts?: boolean;
   /** vLLM's own balancing of experts; false where the engine has another. */
   readonly balances?: boolean;
+  /** The option that names the model, where it does not stand alone. */
+  readonly model?: '--model';
   /** Read only the experts of the own rank. */
   readonly filters?: boolean;
 }
@@ -174,7 +176,7 @@ export function vllmArgs(
   const method = versions.includes('0.10') ? 'deepseek_mtp' : 'mtp';
   const drafts = model.hasMtp && (extras.drafts ?? true);
   return held(table, versions, [
-    { flag: 'MODEL', value: { ref: 'model' } },
+    { flag: extras.model ?? 'MODEL', value: { ref: 'model' } },
     { flag: '--served-model-name', value: model.name },
     ...(leads
       ? [

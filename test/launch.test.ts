@@ -1,20 +1,33 @@
 // Launch files: every script is parsed by sh and run with programs that write down what they are given; every option is held against its engine's
 // table; every manifest against a schema written from the published types. UPDATE=1 rewrites test/golden/launch.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from '@jest/globals';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import { parseAllDocuments } from 'yaml';
+import { Refusal } from '../ir/problem.js';
 import { vllmBrFlags } from '../targets/biren/launch.js';
 import type { Runtime } from '../targets/engine.js';
 import type { FlagTable } from '../targets/flags.js';
 import { targets } from '../targets/index.js';
-import { type LaunchModel, type LaunchOptions, launchFiles, modelSources, type Parallel, parallelName } from '../targets/launch.js';
+import {
+  type LaunchModel,
+  type LaunchOptions,
+  launchFiles,
+  type ModelSource,
+  modelSources,
+  type Parallel,
+  parallelName,
+} from '../targets/launch.js';
 import { plainName } from '../targets/nodes.js';
 import { sglangFlags } from '../targets/sglang.js';
+import { shellWord } from '../targets/shell.js';
 import type { Target } from '../targets/target.js';
 import { vllmFlags } from '../targets/vllm.js';
+import { yaml } from '../targets/yaml.js';
 import { kubelet, LaunchPlace, parsed } from './launch-place.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -242,8 +255,16 @@ function agree(c: Case, p: Parallel, all: readonly ReadonlyMap<string, string | 
 }
 
 describe.each(cases.map(c => [`${c.target} ${c.engine} ${c.chip} ${c.runtime?.version ?? ''}`, c] as const))('%s', (_, c) => {
-  const program = c.engine === 'sglang' ? ['python3', '-m', 'sglang.launch_server'] : ['vllm', 'serve'];
-  it.each(c.ways.flatMap(p => modelSources.map(s => [`${p.nodes} nodes, ${parallelName(p)}, ${s}`, p, s] as const)))(
+  const program =
+    c.engine === 'sglang'
+      ? ['python3', '-m', 'sglang.launch_server']
+      : c.table === vllmBrFlags
+        ? ['python3', '-m', 'vllm.entrypoints.openai.api_server']
+        : ['vllm', 'serve'];
+  // every source with one way to spread it a number of nodes, and the other ways with one source each
+  const sourcesOf = (p: Parallel, i: number): readonly ModelSource[] =>
+    c.ways.findIndex(w => w.nodes === p.nodes) === i ? modelSources : [modelSources[i % 3] as ModelSource];
+  it.each(c.ways.flatMap((p, i) => sourcesOf(p, i).map(s => [`${p.nodes} nodes, ${parallelName(p)}, ${s}`, p, s] as const)))(
     '%s',
     (_, p, modelSource) => {
       const place = new LaunchPlace(filesOf(c, p, { modelSource }));
@@ -308,7 +329,7 @@ describe.each(cases.map(c => [`${c.target} ${c.engine} ${c.chip} ${c.runtime?.ve
             return [parsed(c.table, c.versions, served)];
           });
           if (all.length) agree(c, p, all, ray);
-          if (all[0] && c.table !== sglangFlags) expect(all[0].get('MODEL')).toBe('/data/model-7');
+          if (all[0]) expect(all[0].get('MODEL') ?? all[0].get('--model') ?? all[0].get('--model-path')).toBe('/data/model-7');
         }
         if (c.engine === 'mindie') {
           expect(existsSync(join(place.root, dir, 'leaderworkerset.yaml'))).toBe(false);
@@ -421,5 +442,290 @@ describe('what is written', () => {
     );
     expect(there.sort()).toEqual(files.map(f => f.path).sort());
     for (const f of files) expect([f.path, readFileSync(join(dir, f.path), 'utf8')]).toEqual([f.path, f.text]);
+  });
+});
+
+const problemsOf = (make: () => unknown): readonly string[] => {
+  try {
+    make();
+  } catch (e) {
+    if (e instanceof Refusal) return e.problems.map(p => `${p.code} ${p.what}`);
+    throw e;
+  }
+  return [];
+};
+const cuda = targets.cuda as Target;
+const ascend = targets.ascend as Target;
+describe('what cannot be started', () => {
+  const vllm = (version: string | null): Runtime => ({ name: 'vllm', version });
+  it.each<readonly [string, () => unknown, string]>([
+    [
+      'devices that are not there',
+      () => launchFiles(cuda, v3, spread(2, 8, 8), null, options('generic')),
+      'HK2750 tp=8,dp=1,pp=1,ep=1 takes 8 devices; 2 nodes of 8 have 16',
+    ],
+    [
+      'a replica that neither fits into a node nor fills nodes',
+      () => launchFiles(cuda, v3, spread(3, 8, 6, 4, 1, true), vllm(null), options('generic')),
+      'HK2751 vLLM cannot be started with tp=6,dp=4,pp=1,ep=24: a replica of 6 devices neither fits into a node of 8 nor fills whole nodes',
+    ],
+    [
+      'experts dealt to some of the ranks',
+      () => launchFiles(cuda, v3, { ...spread(1, 8, 8), ep: 4 }, null, options('generic')),
+      'HK2751 An engine cannot be started with tp=8,dp=1,pp=1,ep=4: experts are cut by tp, or dealt whole to all tp times dp ranks',
+    ],
+    [
+      'stages beside replicas in SGLang',
+      () => launchFiles(cuda, v3, spread(2, 8, 4, 2, 2, true), { name: 'sglang', version: null }, options('generic')),
+      'HK2751 SGLang cannot be started with tp=4,dp=2,pp=2,ep=8: replicas of attention beside stages of layers are not started here',
+    ],
+    [
+      'experts that stand twice without a map',
+      () => launchFiles(ascend, ascendModel, spread(2, 8, 8, 2, 1, true, 16), { name: 'vllm-ascend', version: null }, options('910b')),
+      'HK2751 vllm-ascend cannot be started with tp=8,dp=2,pp=1,ep=16,redundant=16: it takes experts that stand twice from a map alone',
+    ],
+    [
+      'what a version has no option for',
+      () => launchFiles(cuda, v3, spread(2, 8, 8, 2, 1, true, 16), vllm('0.10'), options('generic')),
+      'HK2752 vLLM 0.10 has no --eplb-config',
+    ],
+    [
+      'a word that one version alone knows',
+      () => launchFiles(cuda, v3, spread(1, 8, 8, 1, 1, true), vllm('0.18'), options('generic', { allToAll: 'deepep_v2' })),
+      'HK2753 vLLM 0.18 does not take "deepep_v2" for --all2all-backend: it takes naive, pplx, deepep_high_throughput, deepep_low_latency, nixl_ep, allgather_reducescatter, flashinfer_all2allv, flashinfer_nvlink_two_sided, flashinfer_nvlink_one_sided, mori',
+    ],
+    [
+      'a version that was not read',
+      () => launchFiles(cuda, v3, spread(1, 8, 8), vllm('0.9'), options('generic')),
+      'HK2754 The options of vLLM 0.9 are not known',
+    ],
+    [
+      'a format that no started engine reads',
+      () => launchFiles(cuda, { ...v3, format: 'gguf' }, spread(1, 8, 8), null, options('generic')),
+      'HK2755 No engine of cuda that is started from here reads gguf',
+    ],
+    [
+      'a name that would be an option',
+      () => launchFiles(cuda, { ...v3, name: '--help' }, spread(1, 8, 8), null, options('generic')),
+      'HK2756 The name of the model is "--help", which cannot stand in a launch file: letters, digits, dots, dashes and slashes, a letter or digit first',
+    ],
+    [
+      'a path that leaves the volume',
+      () => launchFiles(cuda, v3, spread(1, 8, 8), null, options('generic', { subPath: 'a/../../etc' })),
+      'HK2756 The path inside the volume is "a/../../etc", which cannot stand in a launch file: a relative path without ..',
+    ],
+  ])('%s', (_, make, what) => expect(problemsOf(make)).toEqual([what]));
+  it('an engine that was not named is left out and said', () => {
+    const files = launchFiles(cuda, v3, spread(2, 8, 4, 2, 2, true), null, options('generic'));
+    expect(files.some(f => f.path.startsWith('launch/sglang/'))).toBe(false);
+    expect(files.find(f => f.path === 'launch/README.md')?.text).toContain('SGLang cannot be started with tp=4,dp=2,pp=2,ep=8');
+  });
+  it('the CPU has no engine to start', () =>
+    expect(launchFiles(targets.cpu as Target, v3, spread(1, 1, 1), null, options('generic'))).toEqual([]));
+});
+
+describe('the tables of options', () => {
+  const tables = [vllmFlags, sglangFlags, vllmBrFlags];
+  it.each(tables.map(t => [t.engine, t] as const))('of %s name a commit for each version, and a line for each option', (_, t) => {
+    for (const source of Object.values(t.versions)) expect(source).toMatch(/^[\w.-]+\/[\w.-]+@[0-9a-f]{40}$/);
+    for (const v of t.usual) expect(Object.keys(t.versions)).toContain(v);
+    for (const [flag, f] of Object.entries(t.flags)) {
+      expect([flag, Object.keys(f.at).length]).not.toEqual([flag, 0]);
+      for (const [v, line] of Object.entries(f.at)) {
+        expect(Object.keys(t.versions)).toContain(v);
+        expect(line).toBeGreaterThan(0);
+        // words by version are there for each version that has the option
+        if (typeof f.takes === 'object' && !Array.isArray(f.takes)) expect(Object.keys(f.takes)).toContain(v);
+      }
+    }
+  });
+  it('are what commands are held against: a wrong option, value or repetition is found', () => {
+    const held =
+      (words: readonly string[], versions = ['0.18']) =>
+      () =>
+        parsed(vllmFlags, versions, words);
+    expect(held(['/m', '--port', '8000'])).not.toThrow();
+    expect(held(['/m', '--prt', '8000'])).toThrow('vLLM has no --prt');
+    expect(held(['/m', '--port', 'http'])).toThrow('--port takes a whole number, not http');
+    expect(held(['/m', '--nnodes', '2'], ['0.10'])).toThrow('vLLM 0.10 has no --nnodes');
+    expect(held(['/m', '--headless', '1'])).toThrow('MODEL stands there twice');
+    expect(held(['/m', '--port', '1', '--port', '2'])).toThrow('--port stands there twice');
+    expect(held(['/m', '--eplb-config', '[1]'])).toThrow('a JSON object');
+    expect(held(['/m', '--distributed-executor-backend', 'mpi'])).toThrow('ray, mp, uni, external_launcher');
+    expect(held(['/m', '--host'])).toThrow('a value');
+  });
+});
+
+describe('the schemas refuse', () => {
+  const place = new LaunchPlace(filesOf(cases[0] as Case, spread(2, 8, 8, 2, 1, true)));
+  place.sh(['launch/fill.sh', ...values(place.read('launch/vllm/site.env')).map(v => (v.startsWith('IMAGE') ? `vllm/${v}` : v))]);
+  const text = place.read('site/vllm/leaderworkerset.yaml');
+  place.done();
+  const check = manifestSchemas.LeaderWorkerSet as ValidateFunction;
+  const [first] = parseAllDocuments(text);
+  const good = (): unknown => structuredClone(first?.toJS() as unknown);
+  /** Puts a value at a path; undefined takes it away. */
+  const put = (m: unknown, path: string, value: unknown): void => {
+    const keys = path.split('/').map(k => k.replace('~', '/'));
+    const last = keys.pop() as string;
+    const at = keys.reduce<unknown>((o, k) => (o as Record<string, unknown>)[k], m) as Record<string, unknown>;
+    if (value === undefined) delete at[last];
+    else at[last] = value;
+  };
+  const group = 'spec/leaderWorkerTemplate';
+  const box = `${group}/leaderTemplate/spec/containers/0`;
+  const volume = `${group}/workerTemplate/spec/volumes/0`;
+  it('nothing of the manifest as it is', () => expect(errorsOf(check, good())).toEqual([]));
+  it.each<readonly [string, string, unknown]>([
+    ['a field that is not there', `${box}/volumeMount`, []],
+    ['a word that is not of the list', 'spec/startupPolicy', 'LeaderFirst'],
+    ['a number as text', `${group}/size`, '2'],
+    ['text as a number', `${box}/resources/limits/nvidia.com~gpu`, 8],
+    ['an environment of two sources', `${box}/env/0/value`, 'x'],
+    ['a volume of two sources', `${volume}/hostPath`, { path: '/x' }],
+    ['a model without a digest', `${volume}/image/reference`, 'registry.site/v3:1'],
+    ['a blank that was not filled in', 'metadata/namespace', '@HKGAI_NAMESPACE@'],
+    ['workers without a template', `${group}/workerTemplate`, undefined],
+    ['a probe of no port', `${box}/startupProbe/httpGet/port`, undefined],
+  ])('%s', (_, path, value) => {
+    const m = good();
+    put(m, path, value);
+    expect(errorsOf(check, m)).not.toEqual([]);
+  });
+});
+
+describe('fill.sh', () => {
+  const hash = (dir: string): string =>
+    readdirSync(dir, { recursive: true, withFileTypes: true })
+      .filter(e => e.isFile())
+      .map(e => join(e.parentPath, e.name))
+      .sort()
+      .map(f => `${f} ${createHash('sha256').update(readFileSync(f)).digest('hex')}`)
+      .join('\n');
+  const at = (c: Case, p: Parallel, use: (place: LaunchPlace) => void): void => {
+    const place = new LaunchPlace(filesOf(c, p));
+    try {
+      use(place);
+    } finally {
+      place.done();
+    }
+  };
+  const mindie = [cases[7] as Case, spread(2, 16, 8, 4, 1, true)] as const;
+  it('leaves the bundle as it is, keeps what was filled in, and says what is left', () =>
+    at(cases[0] as Case, spread(2, 8, 8, 2, 1, true), place => {
+      const before = hash(join(place.root, 'launch'));
+      const first = place.sh(['launch/fill.sh', 'NODE0_ADDRESS=10.0.0.1', 'HKGAI_NODE1_ADDRESS=10.0.0.2']);
+      expect([first.status, first.err]).toEqual([0, '']);
+      expect(first.out).toContain('site/vllm/leaderworkerset.yaml is not written yet; still blank: IMAGE MODEL_IMAGE NAMESPACE');
+      expect(first.out).toContain('vllm: MODEL_PATH is blank');
+      const second = place.sh(['launch/fill.sh', `MODEL_IMAGE=a/b@${digest}`, 'NAMESPACE=serving', 'vllm/IMAGE=a/vllm:1']);
+      expect(second.out).toContain('site/vllm/leaderworkerset.yaml is written');
+      expect(second.out).toContain('site/sglang/leaderworkerset.yaml is not written yet; still blank: IMAGE');
+      expect(place.read('site/vllm/site.env')).toContain('HKGAI_NODE1_ADDRESS=10.0.0.2');
+      expect(place.read('site/vllm/site.env')).toContain('HKGAI_IMAGE=a/vllm:1');
+      expect(place.read('site/sglang/site.env')).toContain('HKGAI_IMAGE=\n');
+      expect(hash(join(place.root, 'launch'))).toBe(before);
+      // another directory, and none at all
+      expect(place.sh(['launch/fill.sh', '--to', 'elsewhere/x', 'NAMESPACE=a']).status).toBe(0);
+      expect(existsSync(join(place.root, 'elsewhere/x/vllm/site.env'))).toBe(true);
+      expect(place.sh(['launch/fill.sh', '--to', 'launch']).err).toContain('choose another');
+      expect(hash(join(place.root, 'launch'))).toBe(before);
+    }));
+  it.each<readonly [string, readonly string[], string]>([
+    ['a name that is no blank', ['NODE9_ADDRESS=1'], 'NODE9_ADDRESS is no blank here. These are: NODE0_ADDRESS'],
+    ['no value', ['NODE0_ADDRESS='], 'NODE0_ADDRESS has no value'],
+    ['no equals sign', ['NODE0_ADDRESS'], 'NODE0_ADDRESS: write it as NAME=VALUE'],
+    ['what sh would run', ['NODE0_ADDRESS=$(id)'], 'NODE0_ADDRESS: a value has letters, digits and . _ : / @ , + - alone'],
+    ['a space', ['MODEL_PATH=/data/my model'], 'MODEL_PATH: a value has letters'],
+    ['a path that begins nowhere', ['MODEL_PATH=data'], 'MODEL_PATH wants a path that begins with /, not data'],
+    ['a digest that is none', ['mindie/IMAGE_DIGEST=sha256:12'], 'IMAGE_DIGEST wants sha256: and 64 digits, not sha256:12'],
+    ['too few addresses', ['NODE0_DEVICE_IPS=1.1.1.1,1.1.1.2'], 'NODE0_DEVICE_IPS wants 16 values with commas between, and has 2'],
+    ['an engine that is not there', ['vllm/IMAGE=a'], 'vllm is no engine here. These are: mindie'],
+  ])('refuses %s before anything is written', (_, args, what) =>
+    at(...mindie, place => {
+      const { status, err } = place.sh(['launch/fill.sh', 'NODE1_ADDRESS=10.0.0.2', ...args]);
+      expect([status, err.includes(what) ? what : err]).toEqual([64, what]);
+      expect(existsSync(join(place.root, 'site'))).toBe(false);
+    }),
+  );
+  it('wants to know whose image it is where there are several engines', () =>
+    at(cases[0] as Case, spread(1, 8, 8), place =>
+      expect(place.sh(['launch/fill.sh', 'IMAGE=a/b:1']).err).toBe(
+        'IMAGE is another for each engine: write vllm/IMAGE=... sglang/IMAGE=...\n',
+      ),
+    ));
+  it('writes no table of ranks while an address is missing, and MindIE does not start without it', () =>
+    at(...mindie, place => {
+      const all = values(place.read('launch/mindie/site.env'));
+      const some = place.sh(['launch/fill.sh', ...all.filter(v => !v.startsWith('NODE1_DEVICE_IPS'))]);
+      expect(some.out).toContain('site/mindie/rank-table.json is not written yet; still blank: NODE1_DEVICE_IPS');
+      const started = place.sh(['site/mindie/node-0.sh']);
+      expect(started.status).toBe(78);
+      expect(started.err).toContain('rank-table.json is not written');
+      place.sh(['launch/fill.sh', ...all]);
+      expect(place.sh(['site/mindie/node-0.sh']).status).toBe(0);
+      expect(place.started().env.RANK_TABLE_FILE).toBe(join(place.root, 'site/mindie/rank-table.json'));
+    }));
+});
+
+describe('the languages that are written', () => {
+  const odd = [
+    '',
+    'yes',
+    'No',
+    'null',
+    '~',
+    '1',
+    '0x1f',
+    '1e3',
+    '- a',
+    'a: b',
+    '#',
+    '"',
+    "'",
+    '\\',
+    'a\nb',
+    '\t',
+    '*x',
+    '&x',
+    '!x',
+    '{}',
+    '[a]',
+    '@x',
+    '%',
+    'ä',
+    'on',
+    'a b',
+    '$(X)',
+    '8000',
+    'true',
+    '.5',
+    '=',
+    '<<',
+    '2026-01-01',
+  ];
+  it('YAML is read back as it was, and text stays text', () => {
+    const value = {
+      ...Object.fromEntries(odd.map((s, i) => [`k${i}`, s])),
+      list: odd,
+      keys: Object.fromEntries(odd.map(s => [s || 'empty', 1])),
+      none: [],
+      empty: {},
+      deep: [[1, [true]], { a: [{ b: 'c' }] }],
+      n: -3,
+    };
+    for (const version of ['1.1', '1.2'] as const)
+      expect(parseAllDocuments(yaml(['a comment'], [value]), { version }).map(d => d.toJS())).toEqual([value]);
+  });
+  it('sh takes words as they were', () => {
+    const words = odd.map(w => shellWord(w, 0)).join(' ');
+    const { stdout } = spawnSync('sh', ['-c', `printf '%s\\0' ${words}`], { encoding: 'utf8' });
+    expect(stdout.split('\0').slice(0, -1)).toEqual(odd);
+  });
+  const found = spawnSync('shellcheck', ['--version']).status === 0;
+  (found ? it : it.skip)('shellcheck finds nothing', () => {
+    for (const [name] of goldens)
+      for (const f of shells(join(golden, name)))
+        expect(spawnSync('shellcheck', ['-x', '-e', 'SC1091', f], { encoding: 'utf8' }).stdout).toBe('');
   });
 });

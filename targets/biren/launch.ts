@@ -17,7 +17,7 @@ export const vllmBrFlags: FlagTable = {
   usual: ['br1xx'],
   file: 'infer/llm/vllm/vllm_server_pd.sh',
   flags: {
-    MODEL: { takes: 'text', at: only(118), file: 'skills/vllm-script-to-conf.md' },
+    '--model': { takes: 'text', at: only(210) },
     '--served-model-name': { takes: 'text', at: only(212) },
     '--host': { takes: 'text', at: only(208) },
     '--port': { takes: 'whole', at: only(209) },
@@ -36,7 +36,12 @@ export const birenLaunch: Launch = (model, p, runtime, options) => {
   const table = first ? vllmBrFlags : vllmFlags;
   const started = (): StartedEngine => {
     const version = first ? 'br1xx' : 'head';
-    const extras = { table, drafts: !first, compilation: { cudagraph_mode: 'FULL_DECODE_ONLY' } } as const;
+    const extras = {
+      table,
+      drafts: !first,
+      ...(first ? { model: '--model' as const } : {}),
+      compilation: { cudagraph_mode: 'FULL_DECODE_ONLY' },
+    } as const;
     const mp = wayObjection('mp', p, [version], table) === null;
     const ray = p.nodes > 1 && wayObjection('ray', p, [version], table) === null;
     if (p.redundant > 0 && first)
@@ -51,7 +56,8 @@ export const birenLaunch: Launch = (model, p, runtime, options) => {
     return {
       name: 'vllm-br',
       about: "the vendor's vLLM",
-      program: ['vllm', 'serve'],
+      // infer/llm/vllm/vllm_server_pd.sh:204-210
+      program: first ? ['python3', '-m', 'vllm.entrypoints.openai.api_server'] : ['vllm', 'serve'],
       keepsEntrypoint: true,
       args: mp ? args : null,
       ray: ray ? rayArgs : null,

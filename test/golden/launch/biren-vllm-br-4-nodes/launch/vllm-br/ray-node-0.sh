@@ -29,9 +29,10 @@ model=/models/deepseek-v3
 set -- sh -c \
   'ray start --head --port=6379 --node-ip-address="$0" && exec "$@"' \
   "$HKGAI_NODE0_ADDRESS" \
-  vllm \
-  serve \
-  "$model" \
+  python3 \
+  -m \
+  vllm.entrypoints.openai.api_server \
+  --model "$model" \
   --served-model-name DeepSeek-V3 \
   --host 0.0.0.0 \
   --port 8000 \
