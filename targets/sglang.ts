@@ -7,13 +7,13 @@ import { notSpreadSo } from './launch-problems.js';
 const at = (v9: number, v10: number, head: number): Readonly<Record<string, number>> => ({ '0.5.9': v9, '0.5.10': v10, head });
 const a2a = ['none', 'deepep', 'mooncake', 'nixl', 'mori', 'ascend_fuseep', 'flashinfer'] as const;
 const drafts = ['EAGLE', 'EAGLE3', 'NEXTN', 'STANDALONE', 'NGRAM'] as const;
-/** Commits of the fork that holds SGLang's history with the releases for NPUs: v0.5.9-npu.rc2, v0.5.10-npu.rc1, SGLang's main of 2026-06-15. */
+/** Commits of the fork that holds SGLang's history with the releases for NPUs: v0.5.9-npu.rc2, v0.5.10-npu.rc1, main of 2026-06-15. */
 export const sglangFlags: FlagTable = {
   engine: 'SGLang',
   versions: {
     '0.5.9': 'Ascend/sglang@61c384adc67c832e1a90de46de0d7f3a03d087b7',
     '0.5.10': 'Ascend/sglang@9fbb71a517e3458c9b6f05a0ab17b29349dc05b3',
-    head: 'sgl-project/sglang@bf186cf8fc05b687c9f00e47f283760d2996b244',
+    head: 'Ascend/sglang@bf186cf8fc05b687c9f00e47f283760d2996b244',
   },
   usual: ['0.5.9', '0.5.10', 'head'],
   file: 'python/sglang/srt/server_args.py',

@@ -524,6 +524,48 @@ describe('what cannot be started', () => {
     expect(launchFiles(targets.cpu as Target, v3, spread(1, 1, 1), null, options('generic'))).toEqual([]));
 });
 
+describe('what a chip changes on Ascend', () => {
+  const of = (chip: string, path: string, runtime: Runtime | null = { name: 'vllm-ascend', version: '0.23' }): string =>
+    launchFiles(ascend, ascendModel, spread(2, 8, 8, 2, 1, true), runtime, options(chip)).find(f => f.path === path)?.text ?? '';
+  it.each<readonly [string, string, string]>([
+    ['910b', 'quay.io/ascend/vllm-ascend:v0.23.0', 'huawei.com/Ascend910: "8"'],
+    ['910b4', 'quay.io/ascend/vllm-ascend:v0.23.0', 'huawei.com/Ascend910: "8"'],
+    ['910c', 'quay.io/ascend/vllm-ascend:v0.23.0-a3', 'huawei.com/Ascend910: "8"'],
+    ['310p', 'quay.io/ascend/vllm-ascend:v0.23.0-310p', 'huawei.com/Ascend310P: "8"'],
+    ['950dt', '', '"@HKGAI_RESOURCE@": "8"'],
+  ])('%s', (chip, image, devices) => {
+    const form = of(chip, 'launch/vllm-ascend/site.env');
+    expect(form).toContain(`HKGAI_IMAGE=${image}\n`);
+    expect(form.includes('HKGAI_RESOURCE=')).toBe(chip === '950dt');
+    expect(of(chip, 'launch/vllm-ascend/leaderworkerset.yaml')).toContain(devices);
+    expect(of(chip, 'launch/vllm-ascend/node-0.sh').includes('--privileged=true')).toBe(chip === '910c');
+    expect(of(chip, 'launch/vllm-ascend/node-0.sh').includes('HCCL_INTRA_PCIE_ENABLE=1')).toBe(chip.startsWith('910b'));
+  });
+  it('MindIE is left out, and said, where nothing public says how it is started', () => {
+    expect(of('950', 'launch/README.md', null)).toContain(
+      'MindIE cannot be started with tp=8,dp=2,pp=1,ep=16: nothing public says how it is started on 950',
+    );
+    expect(of('950', 'launch/mindie/node-0.sh', null)).toBe('');
+  });
+  it('no image is named for a version that has no release', () =>
+    expect(of('910b', 'launch/vllm-ascend/site.env', { name: 'vllm-ascend', version: 'head' })).toContain('HKGAI_IMAGE=\n'));
+  it('an image that was asked for stands there', () =>
+    expect(
+      launchFiles(ascend, ascendModel, spread(1, 8, 8), { name: 'vllm-ascend', version: null }, options('910b', { image: 'a.b/c:1' })).find(
+        f => f.path === 'launch/vllm-ascend/site.env',
+      )?.text,
+    ).toContain('HKGAI_IMAGE=a.b/c:1\n'));
+  it('a draft is made of MTP blocks that were kept alone', () => {
+    const script = (hasMtp: boolean): string =>
+      launchFiles(ascend, { ...ascendModel, hasMtp }, spread(1, 8, 8), null, options('910b'))
+        .filter(f => f.path.endsWith('node-0.sh'))
+        .map(f => f.text)
+        .join('');
+    expect(script(true).match(/--speculative-(config|algorithm)/g)).toHaveLength(2);
+    expect(script(false)).not.toContain('--speculative');
+  });
+});
+
 describe('the tables of options', () => {
   const tables = [vllmFlags, sglangFlags, vllmBrFlags];
   it.each(tables.map(t => [t.engine, t] as const))('of %s name a commit for each version, and a line for each option', (_, t) => {

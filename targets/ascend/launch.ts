@@ -160,7 +160,7 @@ export const ascendLaunch: Launch = (model, p, runtime, options) => {
         chip === '910b' || chip === '910c'
           ? {
               value: `quay.io/ascend/sglang:main-cann8.5.0-${chip === '910c' ? 'a3' : '910b'}`,
-              source: 'sgl-project/sglang@bf186cf8:docs/platforms/ascend/ascend_npu_quick_start.md:14-20; the tag moves, pin it',
+              source: 'Ascend/sglang@bf186cf8:docs/platforms/ascend/ascend_npu_quick_start.md:14-20; the tag moves, pin it',
             }
           : null,
       // docs/platforms/ascend/ascend_npu_quick_start.md:22-33
