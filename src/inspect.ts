@@ -2,13 +2,17 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Graph } from '../ir/graph.js';
+import { isExchange } from '../ir/ops.js';
 import { printGraph } from '../ir/print.js';
-import { elements } from '../ir/storage.js';
+import { Refusal } from '../ir/problem.js';
+import { elements, matrixBytes } from '../ir/storage.js';
 import { type Manifest, readManifest } from './bundle/manifest.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
 import { buildOptions, parameters } from './compile.js';
 import { buildModel, expectedTensors, type Model } from './models/index.js';
 import { type PassOptions, runPasses } from './passes/index.js';
+import { parseParallel, type Sharded, shard } from './passes/shard.js';
+import { noRank } from './passes/shard-problems.js';
 
 export interface Inspection {
   readonly kind: 'checkpoint' | 'config' | 'bundle';
@@ -86,6 +90,36 @@ export function cacheBytesPerPosition(graph: Graph): number {
         : n,
     0,
   );
+}
+/** Bytes of a graph's weights; of a rank's, those of its parts. */
+function weightBytes(graph: Graph): number {
+  return graph.values.reduce((n, v) => {
+    if (v.op !== 'weight') return n;
+    const shape = v.type.shape as readonly number[];
+    const { codes, scales } = matrixBytes(v.type.storage, shape.length < 2 ? 1 : shape.at(-2)!, shape.at(-1)!);
+    return n + (shape.length === 3 ? shape[0]! : 1) * (codes + scales);
+  }, 0);
+}
+
+export interface Spread extends Sharded {
+  readonly rows: readonly { readonly rank: number; readonly weights: number; readonly cache: number; readonly exchanges: number }[];
+}
+/** A model's graph dealt to ranks, `tp=2,ep=4`, with what each rank holds. */
+export function spread(graph: Graph, parallel: string, uneven: boolean): Spread {
+  const sharded = shard(graph, parseParallel(parallel), { uneven });
+  const rows = sharded.ranks.map((g, rank) => ({
+    rank,
+    weights: weightBytes(g),
+    cache: cacheBytesPerPosition(g),
+    exchanges: g.values.filter(v => isExchange(v.op)).length,
+  }));
+  return { ...sharded, rows };
+}
+/** The graph of one rank as text. */
+export function rankText(s: Spread, rank: number, layer?: number): string {
+  const graph = s.ranks[rank];
+  if (!graph) throw new Refusal([noRank(rank, s.ranks.length)]);
+  return printGraph(graph, { withoutBytes: true, ...(layer === undefined ? {} : { layer }) });
 }
 export const showGraph = (graph: Graph): string => printGraph(graph);
 

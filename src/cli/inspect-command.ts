@@ -1,18 +1,28 @@
 // hkgai inspect: what a checkpoint holds, in a screen; all of it as JSON, tensors or IR.
 import { printGraph } from '../../ir/print.js';
-import { cacheBytesPerPosition, type Inspection, inspect } from '../inspect.js';
+import { cacheBytesPerPosition, type Inspection, inspect, rankText, type Spread, spread } from '../inspect.js';
 import { bytes, count, grouped, out, print, printJson, table } from './terminal.js';
 
 export interface InspectArguments {
   readonly tensors?: string | true;
   readonly ir?: boolean;
   readonly layer?: number;
+  readonly parallel?: string;
+  readonly rank?: number;
+  readonly uneven?: boolean;
   readonly allowPhantomKeys?: boolean;
   readonly json?: boolean;
 }
 
 export async function inspectCommand(path: string, o: InspectArguments): Promise<number> {
   const i = inspect(path, { allowPhantomKeys: o.allowPhantomKeys === true });
+  if (o.parallel !== undefined) {
+    const s = spread(i.model!.graph, o.parallel, o.uneven === true);
+    if (o.rank !== undefined) process.stdout.write(rankText(s, o.rank, o.layer));
+    else if (o.json) printJson({ ranks: s.rows, groups: s.groups, whole: s.whole });
+    else print(ranksOf(s));
+    return 0;
+  }
   const listed = o.tensors === undefined ? [] : i.tensors.filter(t => o.tensors === true || t.name.includes(o.tensors as string));
   if (o.json) {
     const { place: _, ...config } = i.checkpoint?.config ?? ({} as Record<string, unknown> & { place?: unknown });
@@ -49,6 +59,23 @@ export async function inspectCommand(path: string, o: InspectArguments): Promise
   return 0;
 }
 
+function ranksOf(s: Spread): string {
+  const rows = s.rows.map(r => [`rank ${r.rank}`, bytes(r.weights), bytes(r.cache), String(r.exchanges)]);
+  const groups = Object.entries(s.groups).flatMap(([kind, list]) =>
+    list.length === 0 ? [] : [`${out.dim(kind.padEnd(10))}${list.map(g => g.join(' ')).join('   ')}`],
+  );
+  // said once for layers that are alike
+  const alike = new Map<string, { readonly first: string; more: number }>();
+  for (const { name, why } of s.whole) {
+    const key = `${name} ${why}`.replace(/layers\.\d+\./g, '');
+    const known = alike.get(key);
+    if (known) known.more++;
+    else alike.set(key, { first: `${name} (${why})`, more: 0 });
+  }
+  const whole = [...alike.values()].map(a => out.yellow(`whole on every rank: ${a.first}${a.more ? ` and ${a.more} more like it` : ''}`));
+  const head = ['', 'weights', 'cache a position (f32)', 'exchanges'];
+  return [table([head, ...rows], [1, 2, 3]), '', ...groups, ...(whole.length ? ['', ...whole] : [])].join('\n');
+}
 function summary(i: Inspection): string {
   const c = i.checkpoint!.config;
   const graph = i.model!.graph;
