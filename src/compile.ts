@@ -44,6 +44,7 @@ import { findRecipe, notLegal, type Resolution, resolve, savedRecipe, sentence }
 import { renumbered } from './renumber.js';
 import { checkRoom } from './room.js';
 import { refuseGptqAlone, refuseGptqForms, type Statistics, writeStatistics } from './statistics.js';
+import { refuseOtherClass, refuseUnread } from './written.js';
 
 export { targets } from '../targets/index.js';
 
@@ -281,6 +282,9 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     const plan = packing
       ? planPacking(renamed.sources, resolution, packing, limit)
       : planEngine(checkpoint, renamed.sources, resolution, format, limit, experts?.files ?? null);
+    refuseOtherClass(checkpoint, companions, plan, resolution, target, format, recipe);
+    if (!experts)
+      refuseUnread(checkpoint, plan, resolution, target, chip, format, recipe, buildOptions(checkpoint.config, { ...o, mtp: recipe.mtp }));
     aims.push({
       target,
       chip,

@@ -377,6 +377,20 @@ export function companionsOf(dir: string): Companions {
     chatTemplate: text('chat_template.jinja'),
   };
 }
+/** config.json of a directory whose weights are not passed on whole, and the engine's further files. */
+export function writtenConfig(
+  c: Checkpoint,
+  r: Resolution,
+  format: EngineFormat,
+  recipe: Parameters<EngineFormat['files']>[2],
+): ReturnType<EngineFormat['files']> {
+  const source = readFileSync(join(c.dir, 'config.json'), 'utf8');
+  const stillCoded = r.chosen.some(x => x.form.kind === 'keep' && x.source.storage.kind === 'scaled');
+  // where no matrix was touched, what the source says of its codes still holds
+  const untouched = r.chosen.every(x => x.form.kind === 'keep' || !x.tensor.matrix);
+  const bare = bareConfig(source, stillCoded && (format.name === 'safetensors' || untouched), recipe.mtp === 'drop');
+  return format.files(bare, r.chosen, recipe, c.config.family);
+}
 /** Everything of an engine directory but its weights. */
 export function writeCompanions(
   c: Checkpoint,
@@ -397,11 +411,7 @@ export function writeCompanions(
     }
     return;
   }
-  const stillCoded = r.chosen.some(x => x.form.kind === 'keep' && x.source.storage.kind === 'scaled');
-  // where no matrix was touched, what the source says of its codes still holds
-  const untouched = r.chosen.every(x => x.form.kind === 'keep' || !x.tensor.matrix);
-  const bare = bareConfig(source, stillCoded && (format.name === 'safetensors' || untouched), o.recipe.mtp === 'drop');
-  const { config, extra } = format.files(bare, r.chosen, o.recipe, c.config.family);
+  const { config, extra } = writtenConfig(c, r, format, o.recipe);
   writeText(dir, 'config.json', `${JSON.stringify(config, null, 2)}\n`);
   for (const f of extra) writeText(dir, f.path, f.text);
   if (plan.files.length > 1) {

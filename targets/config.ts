@@ -33,6 +33,18 @@ export const architectures: Readonly<Record<string, string>> = {
   llama: 'LlamaForCausalLM',
   qwen2: 'Qwen2ForCausalLM',
 };
+/**
+ * How the class that config.json names is not the family's; null where it is, or where the family has none. A model with a language model in it
+ * has one of its own around it.
+ */
+export function classDiffers(config: Json, family: string): string | null {
+  const inner = languageConfig(config);
+  if (inner !== config && inner.architectures === undefined) return null;
+  const own = Object.hasOwn(architectures, family) ? architectures[family] : undefined;
+  const said = Array.isArray(inner.architectures) ? inner.architectures : [];
+  if (own === undefined || (said.length > 0 && said.every(a => a === own))) return null;
+  return `architectures is ${JSON.stringify(inner.architectures) ?? 'missing'}, not ["${own}"]`;
+}
 /** The config of a language model that is served in bf16: it names the class that loads it, and the dtype that was written. */
 export function servedConfig(config: Record<string, unknown>, modelType: string, wrote: boolean): Record<string, unknown> {
   const own = languageModel(config);

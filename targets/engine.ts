@@ -206,6 +206,8 @@ export interface Engines {
   readonly formats: readonly EngineFormat[];
   /** Recipe that is taken where none is asked for; `none` passes the checkpoint on. */
   readonly recipe: string;
+  /** They take the class that config.json names, whatever its model_type says. */
+  readonly loadsByClass?: true;
   /** The format that a recipe goes out in, where it is not the first. */
   readonly formatOf: Readonly<Record<string, string>>;
   /** The target's own meaning of a recipe's name, and names of its own. */

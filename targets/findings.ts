@@ -1,5 +1,5 @@
 // What every check of an engine directory needs: findings said once, tensors held against what they should be, the index against the shards.
-import { architectures, isObject, type Json, languageConfig } from './config.js';
+import { classDiffers, isObject, type Json, languageConfig } from './config.js';
 import { dtypeBytes, type EngineDirectory, type EngineModel, type Finding, type LogicalTensor, type StoredTensor } from './engine.js';
 
 export const textsOf = (v: unknown): readonly string[] => (Array.isArray(v) ? v.filter((x): x is string => typeof x === 'string') : []);
@@ -228,14 +228,10 @@ export function checkComputed(c: Findings, config: Json, rule: string, allowed: 
   }
 }
 
-/** The class that loads it is the family's; a model with a language model in it has one of its own around it. */
+/** The class that loads it is the family's. */
 export function checkArchitecture(c: Findings, config: Json, model: EngineModel, rule: string): void {
-  const inner = languageConfig(config);
-  if (inner !== config && inner.architectures === undefined) return;
-  const own = Object.hasOwn(architectures, model.modelType) ? architectures[model.modelType] : undefined;
-  const said = textsOf(inner.architectures);
-  if (own !== undefined && (said.length === 0 || said.some(a => a !== own)))
-    c.say(rule, 'architectures', `architectures is ${JSON.stringify(inner.architectures) ?? 'missing'}, not ["${own}"]`);
+  const how = classDiffers(config, model.modelType);
+  if (how !== null) c.say(rule, 'architectures', how);
 }
 
 /** Layers that loaders read as one: gate and up; q_a and kv_a; q, k and v of plain attention; all experts of a layer. */

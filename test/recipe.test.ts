@@ -262,13 +262,13 @@ describe('rules', () => {
   it('the first that fits holds', async () => {
     const got = await chosen({
       rules: [
-        { tensors: q, to: 'f16' },
+        { tensors: q, to: 'f32' },
         { tensors: '*q_b_proj*', roles: ['attention'], to: 'int8' },
         { roles: ['attention'], to: 'int4' },
       ],
       otherwise: 'keep',
     });
-    expect(got.get(q)).toBe('f16');
+    expect(got.get(q)).toBe('f32');
     expect(got.get(q.replace('.1.', '.2.'))).toBe('int8 row f32');
     expect(got.get(q.replace('q_b', 'o'))).toBe('int4 g32 bf16');
     expect(got.get('model.layers.0.mlp.up_proj.weight')).toBe('as it is');

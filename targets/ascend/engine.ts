@@ -232,6 +232,7 @@ const common = { otherwise: 'bf16', mtp: 'keep', activations: 'none' } as const;
 const w8a8: readonly Rule[] = [{ roles: linearRoles, to: 'int8' }];
 export const ascendEngines: Engines = {
   formats: [ascendV1, compressed],
+  loadsByClass: true,
   formatOf: { w4a16: 'compressed-tensors' },
   recipe: 'w8a8',
   runtimes: {

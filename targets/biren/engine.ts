@@ -70,6 +70,7 @@ const hub: EngineFormat = {
 const common = { mtp: 'keep', activations: 'none' } as const;
 export const birenEngines: Engines = {
   formats: [hub],
+  loadsByClass: true,
   formatOf: {},
   recipe: 'bf16',
   runtimes: { 'vllm-br': { about: "the vendor's vLLM", versions: [], formats: ['hub'] } },

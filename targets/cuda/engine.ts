@@ -268,6 +268,7 @@ const common = { otherwise: 'bf16', mtp: 'keep', activations: 'none' } as const;
 const all = (to: Rule['to'], more: Partial<Rule> = {}): readonly Rule[] => [{ roles: linearRoles, to, ...more }];
 export const cudaEngines: Engines = {
   formats: [compressed, fp8, w8a8Int8, blockwiseInt8],
+  loadsByClass: true,
   formatOf: { fp8: 'fp8', 'int8-rows': 'w8a8_int8', 'int8-blocks': 'blockwise_int8' },
   recipe: 'none',
   runtimes: {
