@@ -24,9 +24,11 @@ import { attentionOf, cacheOf, cutOf, type LayerKind, type ModelShape, type Part
 import { parallelOf, placed } from './plan/parallel.js';
 import * as problems from './plan/problems.js';
 import { type Demand, deviceCounts, type Goal, type Listed, listRows, order, type Row, rowOf } from './plan/rows.js';
+import type { Drafts } from './plan/time.js';
 import { deviceWith, parseTopology, type Topology } from './plan/topology.js';
 import { findRecipe, resolve } from './recipe.js';
 
+export { resolveTarget } from './compile.js';
 export type { KvStorage } from './plan/cache.js';
 export { checkParallel } from './plan/legal.js';
 export type { ModelShape } from './plan/model.js';
@@ -123,6 +125,8 @@ export interface PlanOptions {
   readonly batch: number | null;
   readonly kv: KvStorage;
   readonly redundant: number | null;
+  /** Tokens that the MTP block proposes a step and how many are taken, `1:0.7`; null: it is not used. */
+  readonly drafts: string | null;
   /** Watts of a device, price of an hour: a number, or `target:chip=number` for some. */
   readonly power: readonly string[];
   readonly price: readonly string[];
@@ -421,6 +425,18 @@ function sceneOf(target: Target, chip: Chip, label: string, topologyFile: string
     ]);
   return { device, topology };
 }
+function draftsOf(text: string, c: ModelConfig): Drafts {
+  const m = /^([1-9]\d?)(?::(\d+(?:\.\d+)?))?$/.exec(text);
+  const proposed = Number(m?.[1]);
+  const taken = m?.[2] === undefined ? proposed : Number(m[2]);
+  if (!m || taken > proposed)
+    throw new Refusal([
+      problems.optionClash(`--drafts ${text} is not proposed:taken`, 'Write 1:0.7 for one token a step, of which 0.7 are taken.'),
+    ]);
+  if (!('mtpLayers' in c) || c.mtpLayers === 0)
+    throw new Refusal([problems.optionClash('--drafts needs an MTP block, and the model has none', 'Leave it out.')]);
+  return { proposed, taken };
+}
 function demandOf(o: PlanOptions, c: ModelConfig, label: string, known: readonly string[]): Demand {
   const context = o.context ?? Math.min(8192, c.maxPositions);
   if (context > c.maxPositions) throw new Refusal([problems.contextBeyond(context, c.maxPositions)]);
@@ -431,7 +447,7 @@ function demandOf(o: PlanOptions, c: ModelConfig, label: string, known: readonly
     prompt,
     batch: o.batch,
     kv: o.kv,
-    drafting: false,
+    drafts: o.drafts === null ? null : draftsOf(o.drafts, c),
     redundant: o.redundant,
     power: perChip(o.power, label, '--power', known),
     price: perChip(o.price, label, '--price', known),
@@ -540,12 +556,15 @@ export interface Comparison {
 }
 /** Devices that a comparison looks for a place on, where --devices does not say. */
 const mostCompared = 64;
+/** Sequences that a comparison wants room for, where --batch does not say: with less a machine serves nobody. */
+const leastCompared = 32;
 /** The same model on several chips: on so many devices, or on the fewest that hold it. */
 export function compareChips(d: Described, chips: readonly string[], o: Omit<PlanOptions, 'target' | 'parallel' | 'topology'>): Comparison {
   const known = chips.map(c => {
     const { target, chip } = resolveTarget(c);
     return labelOf(target, chip);
   });
+  const wanted = o.batch ?? leastCompared;
   let context = 0;
   let prompt = 0;
   const rows = chips.map((asked, i): Compared => {
@@ -595,7 +614,8 @@ export function compareChips(d: Described, chips: readonly string[], o: Omit<Pla
       const nodes = o.nodes ?? Math.ceil(n / per);
       if (n % nodes !== 0) continue;
       const best = [...listRows(shape, n, nodes, device, label, demand).rows].sort(better)[0];
-      if (best && best.fits !== false) return { ...common, row: best, missing: best.missing };
+      if (best && best.fits !== false && (o.devices !== null || (best.sequences ?? wanted) >= wanted))
+        return { ...common, row: best, missing: best.missing };
     }
     return { ...common, row: null, missing: [] };
   });

@@ -49,6 +49,7 @@ const asked: PlanOptions = {
   batch: null,
   kv: 'bf16',
   redundant: null,
+  drafts: null,
   power: [],
   price: [],
 };
@@ -287,7 +288,7 @@ describe('estimates', () => {
   it('more of what is scarce is never slower, and more work never faster', () => {
     const d = describeModel(config('DeepSeek-V2-Lite'));
     const step = (more: Partial<PlanOptions>): number =>
-      deploymentPlan(d, { ...asked, devices: 8, parallel: 'tp=8', batch: 8, ...more }).rows[0]!.estimate!.step;
+      deploymentPlan(d, { ...asked, devices: 8, parallel: 'tp=8', batch: 8, ...more }).rows[0]!.estimate!.token;
     const with_ = (name: string, t: object): string => {
       writeFileSync(join(work, `${name}.json`), JSON.stringify({ format: 'hkgai-topology-1', ...t }));
       return join(work, `${name}.json`);
@@ -302,7 +303,7 @@ describe('estimates', () => {
   it('goals order rows: latency by the next token, throughput by all tokens, devices by their number', () => {
     const d = describeModel(config('DeepSeek-V4-Flash'));
     const of = (goal: PlanOptions['goal']) => deploymentPlan(d, { ...asked, devices: 8, goal }).rows.filter(r => r.fits);
-    const steps = of('latency').map(r => r.estimate!.step);
+    const steps = of('latency').map(r => r.estimate!.token);
     expect(steps).toEqual([...steps].sort((a, b) => a - b));
     const rates = of('throughput').map(r => -r.estimate!.decode);
     expect(rates).toEqual([...rates].sort((a, b) => a - b));
@@ -456,6 +457,16 @@ describe('a topology', () => {
     expect(Object.keys(schema.properties.peak!.properties!).sort()).toEqual([...peakKinds].sort());
     expect(Object.keys(schema.$defs.link.properties)).toEqual([...linkFields]);
     for (const p of Object.values(schema.properties)) expect(p.description).toMatch(/\.$/);
+  });
+  it('of the page is read', () => {
+    const text = /```json\n([\s\S]*?)```/.exec(readFileSync(here('docs/plan.md'), 'utf8'))![1] as string;
+    const t = parseTopology(text, 'room.json');
+    expect([t.name, t.nodes, t.devicesPerNode, t.device.betweenNodes![0]!.bytesPerSecond!.value]).toEqual([
+      'two servers on RoCE',
+      2,
+      16,
+      25e9,
+    ]);
   });
   it('stands in place of what is known of the chip, and what it does not say stays', () => {
     const t = parseTopology('{"format":"hkgai-topology-1","memory":1e11,"nodes":2,"devicesPerNode":4,"peak":{"int8":5}}', 'room.json');

@@ -32,6 +32,7 @@ export interface DeploymentArguments {
   readonly batch?: number;
   readonly kv?: KvStorage;
   readonly redundant?: number;
+  readonly drafts?: string;
   readonly power?: readonly string[];
   readonly price?: readonly string[];
   readonly rows?: number;
@@ -45,7 +46,7 @@ export const ofDevices = (o: DeploymentArguments): boolean =>
 
 /** Options of a plan of devices mean nothing to a plan of the compile. */
 export function refuseAlone(o: DeploymentArguments): void {
-  const alone = ['nodes', 'goal', 'context', 'prompt', 'batch', 'kv', 'redundant', 'power', 'price', 'rows'] as const;
+  const alone = ['nodes', 'goal', 'context', 'prompt', 'batch', 'kv', 'redundant', 'drafts', 'power', 'price', 'rows'] as const;
   const said = alone.filter(k => o[k] !== undefined).map(k => `--${k}`);
   if (said.length) throw new Refusal([needsDevices(said)]);
 }
@@ -62,6 +63,7 @@ const common = (o: DeploymentArguments) => ({
   batch: o.batch ?? null,
   kv: o.kv ?? 'bf16',
   redundant: o.redundant ?? null,
+  drafts: o.drafts ?? null,
   power: o.power ?? [],
   price: o.price ?? [],
 });
@@ -125,7 +127,7 @@ function showPlan(p: DeploymentPlan, most: number): void {
           bytes(r.bytes.total),
           r.sequences === null ? '?' : grouped(r.sequences),
           r.estimate ? grouped(r.estimate.batch) : '',
-          r.estimate ? milliseconds(r.estimate.step) : '',
+          r.estimate ? milliseconds(r.estimate.token) : '',
           r.estimate ? figure(r.estimate.decode) : '',
           r.estimate ? figure(r.estimate.prefill) : '',
           r.estimate ? milliseconds(r.estimate.first) : '',
@@ -192,7 +194,7 @@ function showComparison(c: Comparison): void {
     ['', cell(room)],
     ['sequences', cell(r => (r.sequences === null ? '?' : grouped(r.sequences)))],
     ['at once', cell(r => (r.estimate ? grouped(r.estimate.batch) : '?'))],
-    ['next token', cell(r => (r.estimate ? milliseconds(r.estimate.step) : '?'))],
+    ['next token', cell(r => (r.estimate ? milliseconds(r.estimate.token) : '?'))],
     ['tokens/s', cell(r => (r.estimate ? figure(r.estimate.decode) : '?'))],
     ['tokens/s a device', cell(r => (r.estimate ? figure(r.estimate.decode / (r.parallel.tp * r.parallel.dp * r.parallel.pp)) : '?'))],
     ['prefill tokens/s', cell(r => (r.estimate ? figure(r.estimate.prefill) : '?'))],

@@ -6,7 +6,7 @@ import type { KvStorage } from './cache.js';
 import { objections, placeObjections } from './legal.js';
 import type { ModelShape } from './model.js';
 import { fixedBytes, type RankBytes, rankBytes } from './shard.js';
-import { type Estimate, estimate, ratesOf } from './time.js';
+import { type Drafts, type Estimate, estimate, ratesOf } from './time.js';
 
 export const goals = ['latency', 'throughput', 'devices'] as const;
 export type Goal = (typeof goals)[number];
@@ -18,8 +18,8 @@ export interface Demand {
   /** Sequences at once over all devices; null: one for latency, else as many as fit. */
   readonly batch: number | null;
   readonly kv: KvStorage;
-  /** Caches for MTP blocks too. */
-  readonly drafting: boolean;
+  /** What MTP blocks propose; null: they are not used. */
+  readonly drafts: Drafts | null;
   /** Replicas of experts; null: as few as deal evenly. */
   readonly redundant: number | null;
   /** Watts of a device, and what it costs an hour; null: not known, or not asked for. */
@@ -82,7 +82,7 @@ export function ways(m: ModelShape, devices: number, nodes: number, redundant: n
 
 /** One way on one device. */
 export function rowOf(m: ModelShape, p: Parallel, device: Device, chip: string, d: Demand): Row {
-  const ranks = rankBytes(m, p, d.kv, d.context, d.drafting, d.assumed);
+  const ranks = rankBytes(m, p, d.kv, d.context, d.drafts !== null, d.assumed);
   const usable = device.memory ? Math.floor(device.memory.value * d.assumed.usableMemory) : null;
   const devices = p.tp * p.dp * p.pp;
   // of a replica, and of all
@@ -103,9 +103,7 @@ export function rowOf(m: ModelShape, p: Parallel, device: Device, chip: string, 
       ? estimate(
           { model: m, parallel: p, kv: d.kv, rates, assumed: d.assumed },
           ranks.map(r => r.stage),
-          batch,
-          d.context,
-          d.prompt,
+          { batch, context: d.context, prompt: d.prompt, drafts: d.drafts },
         )
       : null;
   return {
@@ -141,7 +139,7 @@ export function order(a: Row, b: Row, goal: Goal): number {
   const devices = (r: Row): number => r.parallel.tp * r.parallel.dp * r.parallel.pp;
   if (goal === 'devices' && devices(a) !== devices(b)) return devices(a) - devices(b);
   const speed = (r: Row): number =>
-    r.estimate === null ? Number.POSITIVE_INFINITY : goal === 'latency' ? r.estimate.step : -r.estimate.decode;
+    r.estimate === null ? Number.POSITIVE_INFINITY : goal === 'latency' ? r.estimate.token : -r.estimate.decode;
   const known = speed(a) === speed(b) ? 0 : speed(a) - speed(b);
   if (known) return known;
   return a.bytes.total - b.bytes.total || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);

@@ -81,9 +81,15 @@ function power(x: number, n: number): number {
 /** Of `experts`, how many a batch of tokens reaches that choose `topK` each, evenly. */
 export const reached = (experts: number, topK: number, tokens: number): number => experts * (1 - power(1 - topK / experts, tokens));
 
+/** Tokens that an MTP block proposes a step, and how many of them are taken on the mean. */
+export interface Drafts {
+  readonly proposed: number;
+  readonly taken: number;
+}
 export interface Work {
-  /** Tokens of a step in each replica of attention. */
+  /** Tokens of a step in each replica of attention, and the sequences that they are of. */
   readonly tokens: number;
+  readonly sequences: number;
   /** Positions that they attend to. */
   readonly context: number;
   /** Prompts are read, in order: a token sees those before it. Else each token is the next of a sequence. */
@@ -94,10 +100,12 @@ interface Times {
   compute: number;
   link: number;
   fixed: number;
+  /** Of the link, what exchanges of experts' tokens take: they may run beside the work of another part of the batch. */
+  exchange: number;
   /** What they come to: in each section the longer of memory and compute. */
   seconds: number;
 }
-const none = (): Times => ({ memory: 0, compute: 0, link: 0, fixed: 0, seconds: 0 });
+const none = (): Times => ({ memory: 0, compute: 0, link: 0, fixed: 0, exchange: 0, seconds: 0 });
 /** Positions at which a prompt is looked at, for the mean over its tokens. */
 const samples = 16;
 
@@ -116,24 +124,35 @@ function section(t: Times, s: Setting, bytes: number, operations: ReadonlyMap<Pe
   t.compute += compute;
   t.seconds += Math.max(memory, compute);
 }
-function collective(t: Times, s: Setting, seconds: number, latency: number): void {
-  t.link += seconds + latency + s.assumed.collectiveSeconds;
-  t.seconds += seconds + latency + s.assumed.collectiveSeconds;
+/** What multiplications take in and give out goes through memory, and once more through what stands between them: norms, roundings, permutations. */
+function values(t: Times, s: Setting, count: number): void {
+  const seconds = (2 * s.assumed.passes * count) / (s.rates.memory * s.assumed.memoryEfficiency);
+  t.memory += seconds;
+  t.seconds += seconds;
+}
+function collective(t: Times, s: Setting, seconds: number, latency: number): number {
+  const all = seconds + latency + s.assumed.collectiveSeconds;
+  t.link += all;
+  t.seconds += all;
+  return all;
 }
 
 /** Matrices that each token of a replica goes through. */
 function matrices(t: Times, s: Setting, parts: readonly Part[], tokens: number): void {
   const operations = new Map<PeakKind, number>();
   let bytes = 0;
+  let through = 0;
   const c = s.model.kinds[0]?.cache;
   const kvHeads = c?.kind === 'heads' ? c.kvHeads : 1;
   for (const x of parts) {
     bytes += partBytes(x, s.parallel, s.model).weights;
     if (x.multiply === null) continue;
-    const values = rankShape(x, s.parallel.tp, kvHeads).reduce((n, d) => n * d, 1);
-    operations.set(x.multiply, (operations.get(x.multiply) ?? 0) + 2 * values * tokens);
+    const [rows = 1, columns = 1] = rankShape(x, s.parallel.tp, kvHeads);
+    operations.set(x.multiply, (operations.get(x.multiply) ?? 0) + 2 * rows * columns * tokens);
+    through += (rows + columns) * tokens;
   }
   section(t, s, bytes, operations);
+  values(t, s, through);
 }
 function routed(t: Times, s: Setting, parts: readonly Part[], tokens: number): void {
   const { parallel: p, model: m, assumed: a } = s;
@@ -143,17 +162,21 @@ function routed(t: Times, s: Setting, parts: readonly Part[], tokens: number): v
   const all = dealt ? tokens * p.dp : tokens;
   const busiest = dealt ? a.imbalance : 1;
   const held = expertsOf(experts, p);
-  const read = Math.min(held, (dealt ? busiest / p.ep : 1) * reached(experts, topK, all));
+  // replicas are places of their own
+  const read = Math.min(held, (dealt ? busiest / p.ep : 1) * reached(experts + p.redundant, topK, all));
   const pairs = dealt ? Math.min(all * topK, ((all * topK) / p.ep) * busiest) : all * topK;
   const operations = new Map<PeakKind, number>();
   let bytes = 0;
+  let through = 0;
   for (const x of parts) {
     const whole = partBytes(x, p, m).weights / held;
     bytes += whole * read;
-    const values = (dealt ? x.shape : rankShape(x, p.tp, 1)).reduce((n, d) => n * d, 1);
-    if (x.multiply) operations.set(x.multiply, (operations.get(x.multiply) ?? 0) + 2 * values * pairs);
+    const [rows = 1, columns = 1] = dealt ? x.shape : rankShape(x, p.tp, 1);
+    if (x.multiply) operations.set(x.multiply, (operations.get(x.multiply) ?? 0) + 2 * rows * columns * pairs);
+    through += (rows + columns) * pairs;
   }
   section(t, s, bytes, operations);
+  values(t, s, through);
 }
 function attend(t: Times, s: Setting, k: LayerKind, w: Work): void {
   const { cache: c, attention } = k;
@@ -175,8 +198,10 @@ function attend(t: Times, s: Setting, k: LayerKind, w: Work): void {
   ]);
   const entry = entryBytes(c, s.kv, s.parallel.tp);
   const key = indexBytes(c, s.kv);
-  // a prompt's own keys come from memory once for a block of its tokens: little beside the arithmetic
-  const bytes = w.prompt ? w.tokens * (entry + key) : w.tokens * (entries * entry + keys * key);
+  // a prompt's own keys come from memory once for a block of its tokens: little beside the arithmetic. Tokens of one sequence read its cache together,
+  // save what an index chooses for each.
+  const readers = index ? w.tokens : w.sequences;
+  const bytes = w.prompt ? w.tokens * (entry + key) : readers * entries * entry + w.sequences * keys * key;
   section(t, s, bytes, operations);
 }
 
@@ -211,7 +236,7 @@ function exchange(t: Times, s: Setting, tokens: number, valueBytes: number): voi
   const seconds =
     (mine * row * m.routed.topK * (inside - 1)) / inside / (near.rate * eff) +
     (s.rates.between && nodes > 1 ? (mine * row * others) / (s.rates.between.rate * eff) : 0);
-  collective(t, s, seconds * s.assumed.imbalance, nodes > 1 && s.rates.between ? s.rates.between.latency : near.latency);
+  t.exchange += collective(t, s, seconds * s.assumed.imbalance, nodes > 1 && s.rates.between ? s.rates.between.latency : near.latency);
 }
 
 const ffn = new Set(['dense_mlp', 'shared_expert', 'router', 'router_bias', 'table']);
@@ -244,23 +269,33 @@ function layer(s: Setting, k: LayerKind, w: Work): Times {
   reduceTokens(t, s, w.tokens);
   t.fixed += s.assumed.layerSeconds;
   t.seconds += s.assumed.layerSeconds;
+  // two parts of a batch take turns: one computes while the other's tokens are under way
+  t.seconds -= s.assumed.overlap * Math.min(t.exchange, t.seconds - t.exchange);
   return t;
 }
 
-/** A step of one stage: where a stage ends, its tokens go on to the next. */
-export function stageTime(s: Setting, stage: Stage, w: Work): Times {
+function add(t: Times, one: Times, n: number): void {
+  for (const f of ['memory', 'compute', 'link', 'fixed', 'exchange', 'seconds'] as const) t[f] += n * one[f];
+}
+/** A step of one stage: where a stage ends, its tokens go on to the next. The last one proposes drafts. */
+export function stageTime(s: Setting, stage: Stage, w: Work, drafts: Drafts | null = null): Times {
+  const { model: m } = s;
   const t = none();
   const counts = new Map<number, number>();
-  for (const k of s.model.layerKinds.slice(stage.from, Math.min(stage.to, s.model.layers))) counts.set(k, (counts.get(k) ?? 0) + 1);
-  for (const [k, n] of counts) {
-    const one = layer(s, s.model.kinds[k] as LayerKind, w);
-    for (const f of ['memory', 'compute', 'link', 'fixed', 'seconds'] as const) t[f] += n * one[f];
+  for (const k of m.layerKinds.slice(stage.from, Math.min(stage.to, m.layers))) counts.set(k, (counts.get(k) ?? 0) + 1);
+  for (const [k, n] of counts) add(t, layer(s, m.kinds[k] as LayerKind, w), n);
+  if (!stage.last) {
+    const l = s.parallel.nodes > 1 && s.rates.between ? s.rates.between : s.rates.link(s.parallel.devicesPerNode);
+    collective(t, s, (2 * w.tokens * m.hidden) / (l.rate * s.assumed.linkEfficiency), l.latency);
+    return t;
   }
   // of a prompt only the last row's logits are wanted
-  if (stage.last) matrices(t, s, s.model.last, w.prompt ? 1 : w.tokens);
-  else {
-    const l = s.parallel.nodes > 1 && s.rates.between ? s.rates.between : s.rates.link(s.parallel.devicesPerNode);
-    collective(t, s, (2 * w.tokens * s.model.hidden) / (l.rate * s.assumed.linkEfficiency), l.latency);
+  matrices(t, s, m.last, w.prompt ? w.sequences : w.tokens);
+  const block = m.layerKinds[m.layers];
+  if (drafts && block !== undefined && !w.prompt) {
+    const one = layer(s, m.kinds[block] as LayerKind, { ...w, tokens: w.sequences });
+    matrices(one, s, m.last, w.sequences);
+    add(t, one, drafts.proposed);
   }
   return t;
 }
@@ -268,8 +303,9 @@ export function stageTime(s: Setting, stage: Stage, w: Work): Times {
 export interface Estimate {
   readonly batch: number;
   readonly context: number;
-  /** Seconds from one token of a sequence to its next. */
+  /** Seconds of a step, and of a token of a sequence: less where drafts are taken. */
   readonly step: number;
+  readonly token: number;
   /** Tokens a second, of all sequences together. */
   readonly decode: number;
   /** Seconds until the first token of a prompt of `prompt` tokens. */
@@ -277,35 +313,42 @@ export interface Estimate {
   /** Tokens of prompts read a second, in full steps. */
   readonly prefill: number;
   readonly prompt: number;
-  /** Of a decode step, seconds by what they go to; sections overlap within a layer, so they sum to more than the step. */
+  /** Of a decode step, seconds by what they go to. Memory and compute overlap, and exchanges in part: they sum to more than the step. */
   readonly of: { readonly memory: number; readonly compute: number; readonly link: number; readonly fixed: number };
 }
-export function estimate(s: Setting, stages: readonly Stage[], batch: number, context: number, prompt: number): Estimate {
+export interface Asked {
+  readonly batch: number;
+  readonly context: number;
+  readonly prompt: number;
+  readonly drafts: Drafts | null;
+}
+export function estimate(s: Setting, stages: readonly Stage[], asked: Asked): Estimate {
   const { parallel: p, assumed: a } = s;
+  const { batch, context, prompt, drafts } = asked;
   const replica = Math.ceil(batch / p.dp);
   // stages work on parts of the batch in turn
   const part = Math.ceil(replica / p.pp);
   const turns = Math.ceil(replica / part);
-  const times = stages.map(x => stageTime(s, x, { tokens: part, context, prompt: false }));
-  const slowest = Math.max(...times.map(t => t.seconds));
-  const step =
-    Math.max(
-      times.reduce((n, t) => n + t.seconds, 0),
-      turns * slowest,
-    ) + a.stepSeconds;
-  const read = (tokens: number): readonly Times[] => stages.map(x => stageTime(s, x, { tokens, context: prompt, prompt: true }));
+  const rows = 1 + (drafts?.proposed ?? 0);
+  const times = stages.map(x => stageTime(s, x, { tokens: part * rows, sequences: part, context, prompt: false }, drafts));
+  const through = times.reduce((n, t) => n + t.seconds, 0);
+  const step = Math.max(through, turns * Math.max(...times.map(t => t.seconds))) + a.stepSeconds;
+  const token = step / (1 + (drafts?.taken ?? 0));
+  const read = (tokens: number): readonly Times[] =>
+    stages.map(x => stageTime(s, x, { tokens, sequences: Math.ceil(tokens / prompt), context: prompt, prompt: true }));
   const steps = Math.ceil(prompt / a.stepTokens);
   const one = read(Math.ceil(prompt / steps));
   const full = read(a.stepTokens);
   const all = (f: 'memory' | 'compute' | 'link' | 'fixed'): number => times.reduce((n, t) => n + t[f], 0);
-  const most = Math.max(...full.map(t => t.seconds));
+  const slowest = (list: readonly Times[]): number => Math.max(...list.map(t => t.seconds));
   return {
     batch,
     context,
     step,
-    decode: batch / step,
-    first: one.reduce((n, t) => n + t.seconds, 0) + (steps - 1) * Math.max(...one.map(t => t.seconds)) + a.stepSeconds,
-    prefill: (p.dp * a.stepTokens) / (most + a.stepSeconds),
+    token,
+    decode: batch / token,
+    first: one.reduce((n, t) => n + t.seconds, 0) + (steps - 1) * slowest(one) + a.stepSeconds,
+    prefill: (p.dp * a.stepTokens) / (slowest(full) + a.stepSeconds),
     prompt,
     of: { memory: all('memory'), compute: all('compute'), link: all('link'), fixed: all('fixed') + a.stepSeconds },
   };
