@@ -47,9 +47,9 @@ const ways: readonly Way[] = [
   ['tp=2,pp=2,ep=4'],
 ];
 
-const limits: Limits = { tokens: 256, wanted: 256, sequences: 1, context: 512 };
-function graphOf(name: string): Graph {
+function graphOf(name: string, tokens = 256): Graph {
   const c = openCheckpoint(join(fixtures, name));
+  const limits: Limits = { tokens, wanted: tokens, sequences: 3, context: 512 };
   return buildModel(c.config, c.tensors, { ...defaultOptions(c.config), limits }).graph;
 }
 const configGraph = (name: string): Graph =>
@@ -77,9 +77,9 @@ describe('ranks give what the whole model gives', () => {
   for (const name of tinyCases)
     it(name, async () => {
       const dir = join(fixtures, 'tiny', name);
-      const graph = graphOf(`tiny/${name}`);
       const golden = recorded(join(dir, 'golden.safetensors'));
       const sequences = ['seq0', 'seq1', 'seq2'].map(s => [...golden.get(`${s}.input_ids`)!.data]);
+      const graph = graphOf(`tiny/${name}`, Math.max(...sequences.map(ids => ids.length)));
       const names = [...Object.keys(graph.outputs), ...routedOf(graph)];
       const whole = await createReference(graph, weightsOf(dir));
       const want = sequences.map(ids => {
@@ -117,6 +117,99 @@ describe('ranks give what the whole model gives', () => {
         reference.dispose();
       }
     }, 600_000);
+});
+
+describe('recorded cases whose blocks are too large to cut', () => {
+  /** Places [from, from + size) of numbers of a shape. */
+  function part(all: Float32Array, of: readonly number[], from: readonly number[], size: readonly number[]): Float32Array {
+    const [a, b, c] = [...Array<number>(3 - of.length).fill(1), ...of] as [number, number, number];
+    const [a0, b0, c0] = [...Array<number>(3 - of.length).fill(0), ...from] as [number, number, number];
+    const [n, m, k] = [...Array<number>(3 - of.length).fill(1), ...size] as [number, number, number];
+    expect([a0 + n <= a, b0 + m <= b, c0 + k <= c]).toEqual([true, true, true]);
+    const rows = Array.from({ length: n * m }, (_, i) => ((a0 + Math.floor(i / m)) * b + b0 + (i % m)) * c + c0);
+    return Float32Array.from(rows.flatMap(at => [...all.subarray(at, at + k)]));
+  }
+  for (const name of ['v3-tiny-fp8', 'v3-tiny-fp8-ue8m0', 'v4-tiny-fp8fp4'])
+    it(`${name}: the same numbers in f32 are cut everywhere`, async () => {
+      const dir = join(fixtures, 'tiny', name);
+      const coded = graphOf(`tiny/${name}`, 64);
+      const original = new Map(coded.values.map(v => [v.origin.role, v]));
+      const now = new Map<Value, Value>();
+      for (const v of coded.values) {
+        const inputs = Object.fromEntries(Object.entries(v.inputs as Record<string, Value>).map(([k, i]) => [k, now.get(i)!]));
+        const type = v.op === 'weight' && v.type.storage.kind === 'scaled' ? { ...v.type, storage: f32 } : v.type;
+        now.set(v, { ...v, inputs, type } as unknown as Value);
+      }
+      const outputs = Object.fromEntries(Object.entries(coded.outputs).map(([n, v]) => [n, now.get(v)!]));
+      const graph: Graph = { ...coded, values: [...now.values()], outputs };
+      const read = weightsOf(dir);
+      const numbers = (v: ValueOf<'weight'>): Float32Array | Int32Array => {
+        const whole = original.get(v.origin.role) as ValueOf<'weight'>;
+        const all = read(whole);
+        const { slice } = v.origin;
+        return slice ? part(all as Float32Array, slice.of, slice.from, v.type.shape as readonly number[]) : all;
+      };
+      const ids = [...recorded(join(dir, 'golden.safetensors')).get('seq0.input_ids')!.data];
+      const reference = await createReference(coded, read);
+      const names = [...Object.keys(graph.outputs), ...routedOf(graph)];
+      const want = stepsOf(ids).map(s => reference.step(s, names));
+      reference.dispose();
+      for (const text of ['tp=2', 'tp=2,ep=2', 'tp=2,pp=2,ep=4']) {
+        const { ranks, whole } = shard(graph, parseParallel(text));
+        expect(whole).toEqual([]);
+        const together = await createRanksReference(ranks, numbers);
+        for (const [i, step] of stepsOf(ids).entries())
+          for (const values of together.step(
+            ranks.map(() => step),
+            names,
+          ))
+            for (const [value, result] of values) {
+              const right = want[i]!.get(value)!;
+              if (right.data instanceof Int32Array) expect([text, value, result.data]).toEqual([text, value, right.data]);
+              else expect([text, value, far(result, right) <= bound]).toEqual([text, value, true]);
+            }
+        together.dispose();
+      }
+    });
+});
+
+describe('calls of several sequences', () => {
+  /** Rows of two sequences beside each other; the logits of some of them. */
+  const mixed = (a: readonly number[], b: readonly number[], from: readonly [number, number]): Step => {
+    const rows = [a, b].flatMap((ids, slot) => ids.map((id, i) => ({ id, slot, position: from[slot]! + i, next: ids[i + 1] ?? 0 })));
+    return {
+      ids: rows.map(r => r.id),
+      positions: rows.map(r => r.position),
+      sequences: rows.map(r => r.slot),
+      nextIds: rows.map(r => r.next),
+      wanted: [1, a.length],
+    };
+  };
+  const idle: Step = { ids: [0], positions: [0], sequences: [2], nextIds: [0] };
+  for (const name of ['v3-tiny-bf16', 'v32-tiny', 'v4-tiny'])
+    for (const dispatch of ['send', 'gather'] as const)
+      it(`${name}: one replica has them, the other brings a made-up row (${dispatch})`, async () => {
+        const dir = join(fixtures, 'tiny', name);
+        const graph = graphOf(`tiny/${name}`, 32);
+        const names = Object.keys(graph.outputs);
+        const whole = await createReference(graph, weightsOf(dir));
+        const { ranks } = shard(graph, parseParallel('tp=2,ep=4'), { uneven: true, dispatch });
+        const reference = await createRanksReference(ranks, weightsOf(dir));
+        for (const step of [mixed([5, 7, 9, 11, 13, 15, 17], [8, 6, 4], [0, 0]), mixed([19, 21], [2, 3], [7, 3])]) {
+          const want = whole.step(step, names);
+          for (const busy of [0, 1]) {
+            // each replica keeps its own caches, so each is brought the step once
+            const got = reference.step(
+              ranks.map((_, r) => (Math.floor(r / 2) === busy ? step : idle)),
+              names,
+            );
+            for (const r of [2 * busy, 2 * busy + 1])
+              for (const n of names) expect([n, r, far(got[r]!.get(n)!, want.get(n)!) <= bound]).toEqual([n, r, true]);
+          }
+        }
+        whole.dispose();
+        reference.dispose();
+      });
 });
 
 /** A gated MLP on one table, with weights of a storage; bytes are made up, each tensor a file. */
