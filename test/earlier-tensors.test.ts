@@ -185,6 +185,21 @@ describe('statistics of activations', () => {
   });
 });
 
+describe('experts under other numbers, in files by rank', () => {
+  it('are taken by their content: what speaks of their numbers alone is made anew', async () => {
+    const command = (name: string, ...more: readonly string[]): Promise<Ended> =>
+      hkgai(['compile', join(fixtures, 'hkgai-nano'), '-o', out(name), '-t', 'cpu', '--quantise', 'int8', ...more], cache);
+    const dealt = ['--parallel', 'dp=2,ep=2,nodes=1', '--experts', join(fixtures, 'eval/routing_counts_own.json')];
+    expect((await command('numbered')).code).toBe(0);
+    const e = await command('renumbered', ...dealt);
+    const [some, of] = taken(e) as [number, number];
+    // the router's rows and its biases, of one layer
+    expect([e.code, e.err, of - some]).toEqual([0, e.err, 2]);
+    expect((await command('renumbered fresh', ...dealt, '--no-cache')).code).toBe(0);
+    expect(outputDigest(out('renumbered'))).toBe(outputDigest(out('renumbered fresh')));
+  });
+});
+
 describe('a container that is made of runs of several tensors', () => {
   const gguf = (name: string, ...more: readonly string[]): Promise<Ended> => run(name, 'q8_0', '--format', 'gguf', ...more);
   it('takes what one changed source shard has no part in', async () => {
