@@ -17,6 +17,7 @@ import { baselineOf, digest, type Figures, gate, readBaseline } from './bundle/l
 import { type Manifest, type TargetEntry, writeManifest } from './bundle/manifest.js';
 import { type Fingerprint, openWork, sweepPlace, Unfinished, type Work, workPlace } from './bundle/work.js';
 import type { ModelConfig } from './checkpoint/config.js';
+import type { Dtype, TensorEntry } from './checkpoint/safetensors.js';
 import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
 import { formatOf } from './conformance.js';
@@ -35,11 +36,13 @@ import {
 import { type EnginePlan, outputCount, outputsOf, planEngine, planPacking } from './engine-plan.js';
 import { type Experts, expertNotes, placementFiles, planExperts } from './experts.js';
 import { type Sources, sourcesOf } from './logical.js';
+import { type Material, notMaterial, planMaterial, writeRanks } from './materialise.js';
 import { collect } from './memory.js';
 import { type BuildOptions, buildModel, defaultLimits, type Model } from './models/index.js';
 import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions, passes } from './passes/index.js';
+import { parallelOf, placed } from './plan/parallel.js';
 import { findRecipe, notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
 import { renumbered } from './renumber.js';
 import { checkRoom } from './room.js';
@@ -93,6 +96,10 @@ export interface CompileOptions {
   readonly experts?: string | null;
   /** Devices that experts are dealt to, as `dp=16,ep=16,nodes=2`: files and lists follow them. */
   readonly parallel?: string | null;
+  /** A weight file for each rank of `parallel`, with a proof for each tensor. */
+  readonly materialise?: boolean;
+  /** Shares of ranks may differ, and what cannot be cut is whole on each. */
+  readonly uneven?: boolean;
   /** How a placement is said: new numbers for experts, or maps alone. */
   readonly expertsForm?: 'renumber' | 'map';
   /** The command line that asked for this, as one would type it again. */
@@ -199,6 +206,8 @@ export interface Aim {
   readonly plan: EnginePlan;
   /** Weights lie in files by the rank of their experts. */
   readonly byRank: boolean;
+  /** What is written for each rank; null where that was not asked for. */
+  readonly material: Material | null;
   readonly notes: readonly string[];
 }
 export interface Prepared {
@@ -295,6 +304,7 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
       resolution,
       plan,
       byRank: experts !== null && !packing,
+      material: o.materialise ? materialOf(checkpoint, plan, format, o) : null,
       notes: [
         ...resolution.notes,
         ...(packing?.left.map(sentence) ?? []),
@@ -303,6 +313,16 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     });
   }
   return { checkpoint, model, sources, engineModel, aims, experts, identities };
+}
+
+/** The ranks of what is going to be written. */
+function materialOf(c: Checkpoint, plan: EnginePlan, format: EngineFormat, o: CompileOptions): Material {
+  if (!o.parallel) throw new Refusal([notMaterial('it needs ranks; add --parallel')]);
+  if (format.pack) throw new Refusal([notMaterial(`${format.name} is one container`)]);
+  const tensors = new Map<string, TensorEntry>();
+  for (const t of outputsOf(plan))
+    tensors.set(t.name, { name: t.name, dtype: t.dtype as Dtype, shape: t.shape, file: t.file, bytes: [t.at, t.at + t.size] });
+  return planMaterial(c.config, tensors, format.name, placed(parallelOf(o.parallel), null), o.uneven === true);
 }
 
 /** Compile a checkpoint into a bundle at options.out. Nothing appears there unless all of it does. */
@@ -405,6 +425,15 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
     const broken = checkEngine(join(at, 'engine'), a.format, kept, a.chip.name, a.runtime, true);
     took('check', checking);
     if (broken.length) throw new Refusal(broken);
+    if (a.material) {
+      watch.step(`cut the weights for ${a.material.ranks.length} ranks, and prove that they make the whole`);
+      const stop = (): void => {
+        if (o.signal?.aborted) throw new Interrupted();
+      };
+      const ways = placed(parallelOf(o.parallel as string), null);
+      const written = await writeRanks(a.material, ways, join(at, 'engine'), join(at, 'ranks'), stop, (d, all) => watch.at(d, all));
+      for (const [path, x] of written) known.set(`${a.directory}/ranks/${path}`, x);
+    }
     const notes = [...a.notes];
     if (a.target.native && !a.chip.engineOnly && !a.format.pack) {
       watch.step(`plan and print the ${a.target.name} program`);
@@ -493,7 +522,7 @@ function finish(modelDir: string, o: CompileOptions, done: Built): void {
 /** Remove what an earlier, interrupted run of the same command left besides finished weight files: it is made again. */
 function sweep(at: string, plan: EnginePlan): void {
   if (!existsSync(at)) return;
-  for (const f of ['recipe.json', 'ledger.jsonl', 'native', 'placement']) rmSync(join(at, f), { recursive: true, force: true });
+  for (const f of ['recipe.json', 'ledger.jsonl', 'native', 'placement', 'ranks']) rmSync(join(at, f), { recursive: true, force: true });
   const weights = new Set(plan.files.map(f => f.path));
   for (const f of existsSync(join(at, 'engine')) ? readdirSync(join(at, 'engine')) : [])
     if (!weights.has(f)) rmSync(join(at, 'engine', f), { recursive: true, force: true });
@@ -520,6 +549,7 @@ function fingerprint(p: Prepared, o: CompileOptions): Fingerprint {
     targets: p.aims.map(a => `${a.target.name}:${a.chip.name} ${a.format.name} ${runtimeName(a.runtime)}`).join(', '),
     recipe: digest(JSON.stringify(p.aims.map(a => a.recipe))),
     experts: p.experts ? digest(JSON.stringify([o.parallel, p.experts.placement])) : 'none',
+    ranks: o.materialise ? `${o.parallel}${o.uneven ? ' uneven' : ''}` : 'none',
     calibration: o.calibration ? sha256File(o.calibration).sha256 : 'none',
     limits: JSON.stringify([o.state, o.context ?? null, o.sequences, o.chunk, o.weights, o.allowPhantomKeys]),
   };

@@ -73,7 +73,10 @@ export function roomFor(p: Prepared, out: string, weights: 'auto' | 'link' | 'co
   }
   const tree = join(workPlace(out), 'tree');
   return {
-    weights: p.aims.reduce((n, a) => n + (a.plan.linked && linked ? 0 : a.plan.bytes), 0),
+    weights: p.aims.reduce((n, a) => {
+      const ranks = a.material?.ranks.reduce((k, r) => k + r.bytes, 0) ?? 0;
+      return n + ranks + (a.plan.linked && linked ? 0 : a.plan.bytes);
+    }, 0),
     other: p.aims.reduce((n, a) => n + (2 * p.checkpoint.tensors.size + 2 * outputCount(a.plan)) * lineBytes + textBytes + beside, 0),
     there: p.aims.reduce((n, a) => n + a.plan.files.reduce((k, f) => k + sizeOf(join(tree, a.directory, 'engine', f.path), f.size), 0), 0),
     free,

@@ -18,6 +18,8 @@ export interface CompileArguments {
   readonly experts?: string;
   readonly expertsForm?: 'renumber' | 'map';
   readonly parallel?: string;
+  readonly materialise?: boolean;
+  readonly uneven?: boolean;
   readonly jobs?: number;
   readonly maxMemory?: number;
   readonly restart?: boolean;
@@ -62,6 +64,8 @@ export const optionsFor = (o: Partial<CompileArguments>, version: string): Compi
   experts: o.experts ?? null,
   parallel: o.parallel ?? null,
   expertsForm: o.expertsForm ?? 'renumber',
+  materialise: o.materialise === true,
+  uneven: o.uneven === true,
   noCache: o.cache === false,
   ...(o.search === undefined ? {} : { search: o.search }),
   ...(o.context === undefined ? {} : { context: o.context }),

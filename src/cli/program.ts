@@ -69,6 +69,8 @@ export async function run(args: readonly string[], version: string): Promise<num
         'map',
       ]),
     )
+    .option('--materialise', 'with --parallel: also a weight file for each rank, with a proof that they make the whole; engines need none')
+    .option('--uneven', 'with --materialise: shares may differ, and what cannot be cut is whole on each rank')
     .option('-j, --jobs <n>', 'threads that convert weights', zeroOrMore)
     .option('--max-memory <size>', 'memory the compile may take, as 512M or 2G', memory)
     .option('--restart', 'discard the unfinished work of another command')
