@@ -18,7 +18,8 @@ import { type Copies, type ExpertLayer, isIdentity, type Placement, type Topolog
 import { noExperts, notLegalOrder } from './placement/problems.js';
 import { orderObjections } from './placement/renumber.js';
 import { staging } from './placement/staging.js';
-import { parallelOf, placed } from './plan/parallel.js';
+import { placed } from './plan/parallel.js';
+import { digestOf, parallelAsked } from './plan/saved.js';
 
 const noRanks = (file: string): Problem =>
   problem('HK2729', `--experts ${file} needs ranks to deal them to`, {
@@ -102,7 +103,8 @@ export function planExperts(c: Checkpoint, model: Model, wish: ExpertWish): Expe
     return null;
   }
   const [file, labels] = wish.experts === null ? [null, []] : fileAndLabels(wish.experts);
-  const parallel = wish.parallel === null ? null : placed(parallelOf(wish.parallel), null);
+  const asked = wish.parallel === null ? null : parallelAsked(wish.parallel, () => digestOf(c.dir, 'config.json', c.files));
+  const parallel = asked === null ? null : placed(asked, null);
   if (parallel === null || parallel.ep === 1) {
     if (file !== null) throw new Refusal([noRanks(file)]);
     return null;

@@ -1,17 +1,14 @@
-// A model on devices: which ways to spread it are legal, what each rank holds, and how fast it would be. From config.json or headers alone; nothing is
-// read of the weights. The arithmetic is in src/plan/.
-import { createHash } from 'node:crypto';
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { type Form, formName, ggufRow } from '../ir/form.js';
 import { notThere, type Problem, Refusal } from '../ir/problem.js';
 import { elements, matrixBytes, type Storage, storageName } from '../ir/storage.js';
 import { dtypeBytes, type EngineFormat, type LogicalTensor, type Recipe, type Runtime } from '../targets/engine.js';
-import { devicesOf, type Parallel } from '../targets/launch.js';
+import { devicesOf } from '../targets/launch.js';
 import type { Chip, Device, PeakKind, Target } from '../targets/target.js';
 import { type ModelConfig, parseConfig } from './checkpoint/config.js';
 import { canonicalName } from './checkpoint/names.js';
-import { dtypeBits, readAt, type TensorEntry } from './checkpoint/safetensors.js';
+import { dtypeBits, type TensorEntry } from './checkpoint/safetensors.js';
 import { openCheckpoint } from './checkpoint/shards.js';
 import { resolveTarget, runtimeNames, runtimeOf, unknownFormat, unknownRuntime } from './compile.js';
 import { formatOf } from './conformance.js';
@@ -21,9 +18,10 @@ import { assumptions, usual } from './plan/assumptions.js';
 import type { KvStorage } from './plan/cache.js';
 import { checkParallel } from './plan/legal.js';
 import { attentionOf, cacheOf, cutOf, type LayerKind, type ModelShape, type Part } from './plan/model.js';
-import { parallelOf, placed } from './plan/parallel.js';
+import { placed } from './plan/parallel.js';
 import * as problems from './plan/problems.js';
 import { type Demand, deviceCounts, type Goal, type Listed, listRows, order, type Row, rowOf } from './plan/rows.js';
+import { digestOf, type ModelDigest, parallelAsked } from './plan/saved.js';
 import type { Drafts } from './plan/time.js';
 import { deviceWith, parseTopology, type Topology } from './plan/topology.js';
 import { findRecipe, resolve } from './recipe.js';
@@ -33,14 +31,10 @@ export type { KvStorage } from './plan/cache.js';
 export { checkParallel } from './plan/legal.js';
 export type { ModelShape } from './plan/model.js';
 export { type ParallelWish, parallelOf, placed } from './plan/parallel.js';
-export { needsDevices } from './plan/problems.js';
+export { needsDevices, optionClash } from './plan/problems.js';
 export { type Goal, goals, type Row } from './plan/rows.js';
+export { digestOf, type ModelDigest, parallelAsked } from './plan/saved.js';
 
-/** What a plan is of: SHA-256 of config.json, and of all headers in the order of their files; null where config.json alone was there. */
-export interface ModelDigest {
-  readonly config: string;
-  readonly headers: string | null;
-}
 export interface Described {
   readonly name: string;
   readonly digest: ModelDigest;
@@ -50,28 +44,6 @@ export interface Described {
   /** Where config.json lies; null where another file was named. */
   readonly dir: string | null;
   readonly notes: readonly string[];
-}
-
-/** SHA-256 over config.json, and over names and headers of the shards. */
-export function digestOf(dir: string, configFile: string, files: readonly string[]): ModelDigest {
-  const config = createHash('sha256')
-    .update(readFileSync(join(dir, configFile)))
-    .digest('hex');
-  if (files.length === 0) return { config, headers: null };
-  const hash = createHash('sha256');
-  for (const f of files) {
-    const fd = openSync(join(dir, f), 'r');
-    try {
-      const length = new Uint8Array(8);
-      readAt(fd, length, 0);
-      const header = new Uint8Array(Number(new DataView(length.buffer).getBigUint64(0, true)));
-      readAt(fd, header, 8);
-      hash.update(`${f}\0`).update(length).update(header);
-    } finally {
-      closeSync(fd);
-    }
-  }
-  return { config, headers: hash.digest('hex') };
 }
 
 /** A directory with config.json, with or without shards (headers alone will do), or a config.json. */
@@ -127,6 +99,8 @@ export interface PlanOptions {
   readonly redundant: number | null;
   /** Tokens that the MTP block proposes a step and how many are taken, `1:0.7`; null: it is not used. */
   readonly drafts: string | null;
+  /** Tokens of the busiest rank of experts over the mean, as a placement says; null: assumed. */
+  readonly imbalance: number | null;
   /** Watts of a device, price of an hour: a number, or `target:chip=number` for some. */
   readonly power: readonly string[];
   readonly price: readonly string[];
@@ -162,6 +136,11 @@ export interface DeploymentPlan {
   }[];
   readonly notes: readonly string[];
 }
+
+const assumedOf = (o: Pick<PlanOptions, 'imbalance'>): DeploymentPlan['assumed'] =>
+  Object.entries(assumptions).map(([name, a]) =>
+    name === 'imbalance' && o.imbalance !== null ? { name, ...a, value: o.imbalance, source: '--imbalance' } : { name, ...a },
+  );
 
 // ---- what is written: recipe and format as compile chooses them, and the parts of the model in those forms
 
@@ -451,7 +430,7 @@ function demandOf(o: PlanOptions, c: ModelConfig, label: string, known: readonly
     redundant: o.redundant,
     power: perChip(o.power, label, '--power', known),
     price: perChip(o.price, label, '--price', known),
-    assumed: usual,
+    assumed: o.imbalance === null ? usual : { ...usual, imbalance: o.imbalance },
   };
 }
 
@@ -466,8 +445,8 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
   let devices: number;
   let nodes: number;
   if (o.parallel !== null) {
-    const asked = parallelAsked(o.parallel, d.digest);
-    const p = 'devicesPerNode' in asked ? asked : placed(o.nodes === null ? asked : { ...asked, nodes: o.nodes }, perNode, o.devices);
+    const asked = parallelAsked(o.parallel, () => d.digest);
+    const p = placed(o.nodes === null ? asked : { ...asked, nodes: o.nodes }, perNode, o.devices);
     const broken = checkParallel(shape, p, device);
     if (broken.length) throw new Refusal(broken);
     listed = { rows: [rowOf(shape, p, device, label, demand)], left: [] };
@@ -516,7 +495,7 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
     kv: o.kv,
     rows: listed.rows,
     left: listed.left,
-    assumed: Object.entries(assumptions).map(([name, a]) => ({ name, ...a })),
+    assumed: assumedOf(o),
     notes: [...d.notes, ...notes, ...own],
   };
 }
@@ -594,9 +573,14 @@ export function compareChips(d: Described, chips: readonly string[], o: Omit<Pla
         notes: [],
       };
     }
-    const { shape, written, notes } = made;
+    const { shape, written } = made;
     const device = written.chip.device ?? null;
     const most = o.devices ?? mostCompared;
+    const notes = [
+      ...made.notes,
+      ...(o.quantise && !quantise ? [`${o.quantise} is no recipe of it: its usual one is taken.`] : []),
+      ...(o.runtime && !runtime ? [`${o.runtime} is no engine of it.`] : []),
+    ];
     const common = {
       target: label,
       recipe: written.recipe.name,
@@ -634,50 +618,6 @@ export function compareChips(d: Described, chips: readonly string[], o: Omit<Pla
     prompt,
     kv: o.kv,
     chips: rows,
-    assumed: Object.entries(assumptions).map(([name, a]) => ({ name, ...a })),
-  };
-}
-
-// ---- a saved plan's row, for compile
-
-/** What --parallel says: numbers, or `PLAN.json#2`, the second row of a plan of this very checkpoint. */
-export function parallelAsked(text: string, digest: ModelDigest): Parallel | ReturnType<typeof parallelOf> {
-  const m = /^(.+\.json)(?:#(.*))?$/.exec(text);
-  return m ? savedRow(m[1] as string, m[2] ?? '1', digest) : parallelOf(text);
-}
-function savedRow(file: string, row: string, digest: ModelDigest): Parallel {
-  if (!existsSync(file)) throw new Refusal([notThere(file)]);
-  let saved: unknown;
-  try {
-    saved = JSON.parse(readFileSync(file, 'utf8'));
-  } catch {
-    throw new Refusal([problems.planUnreadable(file, 'it is not JSON')]);
-  }
-  const plan = saved as { readonly format?: unknown; readonly model?: { readonly digest?: Partial<ModelDigest> }; readonly rows?: unknown };
-  if (typeof saved !== 'object' || saved === null || plan.format !== 'hkgai-plan-1')
-    throw new Refusal([problems.planUnreadable(file, 'its format is not "hkgai-plan-1"')]);
-  const rows = plan.rows;
-  if (!Array.isArray(rows)) throw new Refusal([problems.planUnreadable(file, 'it has no rows')]);
-  const of = plan.model?.digest;
-  if (typeof of?.config !== 'string') throw new Refusal([problems.planUnreadable(file, 'it does not say which model it is of')]);
-  if (of.config !== digest.config) throw new Refusal([problems.planOfAnother(file, 'its config.json is another')]);
-  if (of.headers && digest.headers && of.headers !== digest.headers)
-    throw new Refusal([problems.planOfAnother(file, 'its shards have other headers')]);
-  const chosen: unknown = /^[1-9]\d*$/.test(row) ? rows[Number(row) - 1] : undefined;
-  if (chosen === undefined) throw new Refusal([problems.noSuchRow(file, row, rows.length)]);
-  const p = (chosen as { readonly parallel?: Partial<Record<keyof Parallel, unknown>> }).parallel;
-  const n = (k: keyof Parallel, least = 1): number => {
-    const v = p?.[k];
-    if (Number.isSafeInteger(v) && (v as number) >= least) return v as number;
-    throw new Refusal([problems.planUnreadable(file, `${k} of row ${row} is no whole number of ${least} or more`)]);
-  };
-  return {
-    tp: n('tp'),
-    dp: n('dp'),
-    pp: n('pp'),
-    ep: n('ep'),
-    redundant: n('redundant', 0),
-    nodes: n('nodes'),
-    devicesPerNode: n('devicesPerNode'),
+    assumed: assumedOf(o),
   };
 }

@@ -3,9 +3,10 @@ import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, it } from '@jest/globals';
+import { afterAll, describe, expect, it, jest } from '@jest/globals';
 import { Refusal } from '../ir/problem.js';
 import { readHeader } from '../src/checkpoint/safetensors.js';
+import { run } from '../src/cli/program.js';
 import { type CompileOptions, compile } from '../src/compile.js';
 import { writeHeaders } from '../src/models/header-only.js';
 import { usual } from '../src/plan/assumptions.js';
@@ -16,6 +17,7 @@ import { deviceWith, linkFields, parseTopology, peakKinds, topologyFields } from
 import {
   checkParallel,
   compareChips,
+  type DeploymentPlan,
   deploymentPlan,
   describeModel,
   type PlanOptions,
@@ -50,6 +52,7 @@ const asked: PlanOptions = {
   kv: 'bf16',
   redundant: null,
   drafts: null,
+  imbalance: null,
   power: [],
   price: [],
 };
@@ -418,9 +421,19 @@ describe('what is asked', () => {
     const file = join(work, 'plan.json');
     const plan = deploymentPlan(d, { ...asked, quantise: 'bf16', devices: 2 });
     writeFileSync(file, JSON.stringify(plan));
-    expect(parallelAsked(`${file}#2`, d.digest)).toEqual(plan.rows[1]!.parallel);
-    expect(parallelAsked(file, d.digest)).toEqual(plan.rows[0]!.parallel);
-    const of = (text: string, digest = d.digest): string => refusal(() => parallelAsked(text, digest)).replaceAll(work, '');
+    expect(
+      placed(
+        parallelAsked(`${file}#2`, () => d.digest),
+        8,
+      ),
+    ).toEqual(plan.rows[1]!.parallel);
+    expect(
+      placed(
+        parallelAsked(file, () => d.digest),
+        null,
+      ),
+    ).toEqual(plan.rows[0]!.parallel);
+    const of = (text: string, digest = d.digest): string => refusal(() => parallelAsked(text, () => digest)).replaceAll(work, '');
     expect(of(`${file}#99`)).toBe(
       `HK2709 | /plan.json has no row 99 | Its rows are 1 to ${plan.rows.length}, in the order of the table. | Name a row as PLAN.json#2.`,
     );
@@ -444,6 +457,90 @@ describe('what is asked', () => {
       writeFileSync(file, text);
       expect(of(file)).toContain(`HK2707 | /plan.json is no saved plan: ${what}`);
     }
+  });
+});
+
+describe('hkgai plan', () => {
+  const said = async (...args: readonly string[]): Promise<readonly [code: number, text: string]> => {
+    let text = '';
+    const write = jest.spyOn(process.stdout, 'write').mockImplementation(t => {
+      text += String(t);
+      return true;
+    });
+    try {
+      return [await run(['plan', ...args], 'test'), text];
+    } catch (e) {
+      if (e instanceof Refusal) return [e.exit, e.problems.map(p => `${p.code} ${p.what}`).join('\n')];
+      throw e;
+    } finally {
+      write.mockRestore();
+    }
+  };
+  const lite = config('DeepSeek-V2-Lite');
+  it('with devices prints rows, the fullest rank, what is left out, and what is assumed', async () => {
+    const [code, text] = await said(lite, '--target', 'cuda:h20', '--devices', '4', '--rows', '2', '--power', '400', '--price', '2');
+    expect(code).toBe(0);
+    for (const part of [
+      'DeepSeek-V2-Lite: 29.3 GiB as',
+      'on 4 devices of cuda:h20, 1 node',
+      'next token',
+      'kWh, ',
+      'Row 1, the fullest rank: weights ',
+      'Estimates, not measurements',
+      'memoryEfficiency',
+    ])
+      expect(text).toContain(part);
+    expect(text.match(/^ ?\d+ {2}tp=/gm)).toHaveLength(2);
+    expect(text).toMatch(/and \d+ more: --rows \d+, or --json/);
+  });
+  it('--json is a plan that --parallel takes; a row of it alone is that row', async () => {
+    const [code, text] = await said(lite, '--target', 'cuda:h20', '--devices', '4', '--json');
+    expect(code).toBe(0);
+    const plan = JSON.parse(text) as DeploymentPlan;
+    expect([plan.format, plan.devices, plan.assumed.length]).toEqual(['hkgai-plan-1', 4, Object.keys(usual).length]);
+    const file = join(work, 'lite.json');
+    writeFileSync(file, text);
+    const [, one] = await said(lite, '--target', 'cuda:h20', '--parallel', `${file}#3`, '--json');
+    expect((JSON.parse(one) as DeploymentPlan).rows).toEqual([plan.rows[2]]);
+  });
+  it('says by its exit code that nothing fits, and by how much not', async () => {
+    const [code, text] = await said(config('DeepSeek-V3'), '--target', 'cuda:h20', '--devices', '2');
+    expect(code).toBe(5);
+    expect(text).toMatch(/too large by \d/);
+  });
+  it('compares chips side by side', async () => {
+    const [code, text] = await said(lite, '--compare', 'cuda:h20', 'ascend:910c', 'biren:br106b', 'ascend:910b', '--quantise', 'w8a8');
+    expect(code).toBe(0);
+    expect(text).toMatch(/^ +cuda:h20 +ascend:910c +biren:br106b +ascend:910b$/m);
+    expect(text).toContain('biren:br106b: not known: memory bandwidth of biren:br106b');
+    expect(text).toContain('biren:br106b: w8a8 is no recipe of it: its usual one is taken.');
+    expect(text).toContain('ascend:910b: not known: all of ascend:910b');
+    expect(text).toMatch(/^devices +1 +1 +\d +\?$/m);
+  });
+  it('refuses options that mean nothing together', async () => {
+    expect(await said(lite, '--goal', 'latency')).toEqual([2, 'HK2714 --goal is of a plan of devices']);
+    expect(await said(lite, '--devices', '2', '-t', 'cuda:h20', '-t', 'ascend')).toEqual([2, 'HK2711 A plan of devices is for one target']);
+    expect(await said(lite, '--compare', 'cuda:h20', '--topology', 'x.json')).toEqual([2, 'HK2711 --compare names its chips itself']);
+    expect(await said(lite, '--devices', '2', '--budget', '4')).toEqual([
+      2,
+      'HK2711 --budget is found by measuring weights, and a plan of devices reads none',
+    ]);
+    expect(await said(lite, '--devices', '2', '-t', 'cuda:h20', '--drafts', '1:2')).toEqual([
+      2,
+      'HK2711 --drafts 1:2 is not proposed:taken',
+    ]);
+    expect(await said(lite, '--devices', '2', '-t', 'cuda:h20', '--drafts', '1')).toEqual([
+      2,
+      'HK2711 --drafts needs an MTP block, and the model has none',
+    ]);
+  });
+  it('drafts that are taken make tokens faster; uneven experts make them slower', () => {
+    const d = describeModel(config('DeepSeek-V3'));
+    const one = (more: Partial<PlanOptions>) =>
+      deploymentPlan(d, { ...asked, parallel: 'tp=1,dp=8,ep=8', batch: 64, context: 4096, ...more }).rows[0]!.estimate!;
+    expect(one({ drafts: '1:0.8' }).token).toBeLessThan(one({}).token);
+    expect(one({ drafts: '1:0' }).token).toBeGreaterThan(one({}).token);
+    expect(one({ imbalance: 2 }).token).toBeGreaterThan(one({ imbalance: 1 }).token);
   });
 });
 

@@ -11,6 +11,7 @@ import {
   goals,
   type KvStorage,
   needsDevices,
+  optionClash,
   type Row,
 } from '../plan.js';
 import { bytes, grouped, out, print, printJson, table } from './terminal.js';
@@ -33,6 +34,8 @@ export interface DeploymentArguments {
   readonly kv?: KvStorage;
   readonly redundant?: number;
   readonly drafts?: string;
+  readonly imbalance?: number;
+  readonly budget?: number;
   readonly power?: readonly string[];
   readonly price?: readonly string[];
   readonly rows?: number;
@@ -46,7 +49,20 @@ export const ofDevices = (o: DeploymentArguments): boolean =>
 
 /** Options of a plan of devices mean nothing to a plan of the compile. */
 export function refuseAlone(o: DeploymentArguments): void {
-  const alone = ['nodes', 'goal', 'context', 'prompt', 'batch', 'kv', 'redundant', 'drafts', 'power', 'price', 'rows'] as const;
+  const alone = [
+    'nodes',
+    'goal',
+    'context',
+    'prompt',
+    'batch',
+    'kv',
+    'redundant',
+    'drafts',
+    'imbalance',
+    'power',
+    'price',
+    'rows',
+  ] as const;
   const said = alone.filter(k => o[k] !== undefined).map(k => `--${k}`);
   if (said.length) throw new Refusal([needsDevices(said)]);
 }
@@ -64,11 +80,20 @@ const common = (o: DeploymentArguments) => ({
   kv: o.kv ?? 'bf16',
   redundant: o.redundant ?? null,
   drafts: o.drafts ?? null,
+  imbalance: o.imbalance ?? null,
   power: o.power ?? [],
   price: o.price ?? [],
 });
 
 export function deploymentCommand(model: string, o: DeploymentArguments): number {
+  const clash = (what: string, next: string): never => {
+    throw new Refusal([optionClash(what, next)]);
+  };
+  if (o.budget !== undefined)
+    clash('--budget is found by measuring weights, and a plan of devices reads none', 'Name a recipe with --quantise.');
+  if (o.compare?.length && (o.topology ?? o.parallel ?? o.target) !== undefined)
+    clash('--compare names its chips itself', 'Leave out --target, --topology and --parallel.');
+  if ((o.target?.length ?? 0) > 1) clash('A plan of devices is for one target', 'Put several side by side with --compare.');
   const d = describeModel(model, o.allowPhantomKeys === true);
   if (o.compare?.length) {
     const c = compareChips(d, o.compare, common(o));
@@ -186,7 +211,14 @@ function showComparison(c: Comparison): void {
     ['weights', x => (x.refused.length ? '' : bytes(x.bytes))],
     [
       'devices',
-      x => (x.row ? String(x.row.parallel.tp * x.row.parallel.dp * x.row.parallel.pp) : x.refused.length ? '' : `more than ${x.searched}`),
+      x =>
+        x.row
+          ? String(x.row.parallel.tp * x.row.parallel.dp * x.row.parallel.pp)
+          : x.refused.length
+            ? ''
+            : x.missing.length
+              ? '?'
+              : `more than ${x.searched}`,
     ],
     ['nodes', cell(r => String(r.parallel.nodes))],
     ['way', cell(r => r.name)],

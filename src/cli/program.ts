@@ -119,6 +119,7 @@ export async function run(args: readonly string[], version: string): Promise<num
     .addOption(new Option('--kv <storage>', 'storage of the caches').choices(['bf16', 'fp8']))
     .option('--redundant <n>', 'replicas of experts beyond one each', zeroOrMore)
     .option('--drafts <proposed:taken>', 'tokens that the MTP block proposes a step, and how many are taken on the mean, as 1:0.7')
+    .option('--imbalance <x>', 'tokens of the busiest rank of experts over the mean, as a placement says', real)
     .option('--power <watts>', 'of a device, for energy; a number, or target:chip=number', list)
     .option('--price <amount>', 'of a device and hour, for cost; a number, or target:chip=number', list)
     .option('--rows <n>', 'rows of the table', whole)

@@ -160,10 +160,11 @@ export function listRows(m: ModelShape, devices: number, nodes: number, device: 
   }
   return { rows: rows.sort((a, b) => order(a, b, d.goal)), left: [...left].map(([why, n]) => ({ why, ways: n })) };
 }
-/** Numbers of devices to look at: halves of a node, then whole nodes. */
+/** Numbers of devices to look at: halves of a node, then whole nodes, then all. */
 export function deviceCounts(most: number, perNode: number | null): readonly number[] {
   const per = Math.min(perNode ?? most, most);
   const counts = divisors(per).slice();
   for (let n = 2 * per; n <= most; n += per) counts.push(n);
-  return counts.filter(n => n <= most);
+  if (!counts.includes(most) && most % Math.ceil(most / per) === 0) counts.push(most);
+  return counts;
 }
