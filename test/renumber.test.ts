@@ -234,6 +234,17 @@ describe('renumbered experts', () => {
     const balanced = readLedger(join(moved, 'cpu'));
     expect(balanced.sources.every(s => /^[0-9a-f]{64}$/.test(s.sha256) && s.to.length === 1)).toBe(true);
   });
+  it('without MTP blocks: what is dropped is not looked for', async () => {
+    const model = join(fixtures, 'tiny/v3-tiny-bf16');
+    const orders = shuffled(model);
+    const out = await made(model, { mtp: 'drop', quantise: 'none', experts: orders.file, parallel });
+    const c = openCheckpoint(join(out, 'cpu/engine'));
+    expect([...c.tensors.keys()].filter(n => n.startsWith('model.layers.3.'))).toEqual([]);
+    const name = (e: number): string => `model.layers.1.mlp.experts.${e}.down_proj.weight`;
+    orders.of
+      .get(1)!
+      .forEach((old, now) => void expect(bytesOf(c, name(now)).equals(bytesOf(openCheckpoint(model), name(old)))).toBe(true));
+  });
   // which files and lists there are: test/staging.test.ts
   it('says so in the bundle', async () => {
     const model = join(fixtures, 'tiny/v3-tiny-fp8');

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from '@jest/globals';
 import { Refusal } from '../ir/problem.js';
 import { readHeader } from '../src/checkpoint/safetensors.js';
+import { run } from '../src/cli/program.js';
 import { compiler } from '../src/doctor.js';
 import type { Trace } from '../src/placement/counts.js';
 import { findRunnable, openSession } from '../src/run.js';
@@ -135,6 +136,17 @@ describe('run --trace', () => {
     expect((await refusal(traced(nano, [some], 'counts.json')))[0]).toBe('HK2720');
     writeFileSync(join(work, 'broken.json'), '{"format": ');
     expect((await refusal(traced(nano, [some], 'broken.json')))[0]).toBe('HK2720');
+  });
+  it('is run from the command line, over files or a prompt, and refuses texts without a trace', async () => {
+    const file = join(work, 'command.json');
+    const yue = join(work, 'lines.txt');
+    writeFileSync(yue, own.split('\n').slice(0, 3).join('\n'));
+    expect(await run(['run', nano, '--trace', file, '--text', `${yue}:yue`, '--text', yue, '-q'], 'test')).toBe(0);
+    expect(await run(['run', nano, '53+16=?', '--trace', file, '-q'], 'test')).toBe(0);
+    const trace = JSON.parse(readFileSync(file, 'utf8')) as Trace;
+    expect(Object.keys(trace.labels)).toEqual(['lines', 'prompt', 'yue']);
+    expect(countsOf(trace, 'lines')).toEqual(countsOf(trace, 'yue'));
+    await expect(run(['run', nano, '--text', yue], 'test')).rejects.toThrow('HK2002  --text goes with --trace FILE');
   });
   it('takes a label behind the name of a file, or the name', () => {
     writeFileSync(join(work, 'news.txt'), '銅鑼灣');
