@@ -34,7 +34,7 @@ import {
   writeWeights,
 } from './engine.js';
 import { type EnginePlan, outputCount, outputsOf, planEngine, planPacking } from './engine-plan.js';
-import { type Experts, expertNotes, placementFiles, planExperts } from './experts.js';
+import { type Experts, expertNotes, parallelFor, placementFiles, planExperts } from './experts.js';
 import { type Sources, sourcesOf } from './logical.js';
 import { type Material, notMaterial, planMaterial, writeRanks } from './materialise.js';
 import { collect } from './memory.js';
@@ -42,7 +42,6 @@ import { type BuildOptions, buildModel, defaultLimits, type Model } from './mode
 import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions, passes } from './passes/index.js';
-import { parallelOf, placed } from './plan/parallel.js';
 import { findRecipe, notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
 import { renumbered } from './renumber.js';
 import { checkRoom } from './room.js';
@@ -322,7 +321,7 @@ function materialOf(c: Checkpoint, plan: EnginePlan, format: EngineFormat, o: Co
   const tensors = new Map<string, TensorEntry>();
   for (const t of outputsOf(plan))
     tensors.set(t.name, { name: t.name, dtype: t.dtype as Dtype, shape: t.shape, file: t.file, bytes: [t.at, t.at + t.size] });
-  return planMaterial(c.config, tensors, format.name, placed(parallelOf(o.parallel), null), o.uneven === true);
+  return planMaterial(c.config, tensors, format.name, parallelFor(c, o.parallel), o.uneven === true);
 }
 
 /** Compile a checkpoint into a bundle at options.out. Nothing appears there unless all of it does. */
@@ -430,8 +429,7 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
       const stop = (): void => {
         if (o.signal?.aborted) throw new Interrupted();
       };
-      const ways = placed(parallelOf(o.parallel as string), null);
-      const written = await writeRanks(a.material, ways, join(at, 'engine'), join(at, 'ranks'), stop, (d, all) => watch.at(d, all));
+      const written = await writeRanks(a.material, join(at, 'engine'), join(at, 'ranks'), stop, (d, all) => watch.at(d, all));
       for (const [path, x] of written) known.set(`${a.directory}/ranks/${path}`, x);
     }
     const notes = [...a.notes];

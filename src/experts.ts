@@ -88,6 +88,12 @@ function topologyOf(p: Parallel): Topology {
   const nodes = p.nodes / p.pp;
   return { ranks: p.ep, nodes: Number.isInteger(nodes) && nodes >= 1 ? nodes : 1, redundant: p.redundant };
 }
+/** What --parallel says for a checkpoint. */
+export const parallelFor = (c: Checkpoint, text: string): Parallel =>
+  placed(
+    parallelAsked(text, () => digestOf(c.dir, 'config.json', c.files)),
+    null,
+  );
 const parts = (experts: number, ranks: number): number => {
   let n = Math.min(experts, ranks);
   while (experts % n) n--;
@@ -103,8 +109,7 @@ export function planExperts(c: Checkpoint, model: Model, wish: ExpertWish): Expe
     return null;
   }
   const [file, labels] = wish.experts === null ? [null, []] : fileAndLabels(wish.experts);
-  const asked = wish.parallel === null ? null : parallelAsked(wish.parallel, () => digestOf(c.dir, 'config.json', c.files));
-  const parallel = asked === null ? null : placed(asked, null);
+  const parallel = wish.parallel === null ? null : parallelFor(c, wish.parallel);
   if (parallel === null || parallel.ep === 1) {
     if (file !== null) throw new Refusal([noRanks(file)]);
     return null;

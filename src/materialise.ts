@@ -108,6 +108,7 @@ export interface RankPlan {
   readonly bytes: number;
 }
 export interface Material {
+  readonly parallel: Parallel;
   readonly ranks: readonly RankPlan[];
   /** What is whole on every rank that has it because it cannot be cut, and why. */
   readonly whole: readonly { readonly name: string; readonly why: string }[];
@@ -117,6 +118,7 @@ export function planRanks(graph: Graph, tensors: ReadonlyMap<string, TensorEntry
   if (p.redundant > 0) throw new Refusal([notMaterial('replicas of experts are made by engines as they load')]);
   const { ranks, whole } = shard(graph, { tp: p.tp, dp: p.dp, pp: p.pp, ep: p.ep }, { uneven });
   return {
+    parallel: p,
     whole,
     ranks: ranks.map((g, rank) => {
       const held = new Map<string, Piece>();
@@ -171,12 +173,12 @@ export const rankFile = (rank: number, ranks: number): string => `rank-${String(
 /** Write `ranks/` from a directory of weights, read it back, and prove it. `at` is told bytes as they are done. */
 export async function writeRanks(
   m: Material,
-  p: Parallel,
   from: string,
   to: string,
   stop: () => void,
   at: (done: number, total: number) => void,
 ): Promise<ReadonlyMap<string, { readonly sha256: string; readonly bytes: number }>> {
+  const p = m.parallel;
   mkdirSync(to, { recursive: true });
   const files = new Files();
   const known = new Map<string, { readonly sha256: string; readonly bytes: number }>();

@@ -114,7 +114,6 @@ describe('ranks', () => {
         const m = planRanks(graph, c.tensors, p, true);
         const written = await writeRanks(
           m,
-          p,
           dir,
           to,
           () => {},
@@ -165,7 +164,6 @@ describe('ranks', () => {
     const run = (ranks: typeof m.ranks, name: string) =>
       writeRanks(
         { ...m, ranks },
-        p,
         dir,
         join(work, name),
         () => {},
