@@ -37,7 +37,7 @@ import { type EnginePlan, outputCount, outputsOf, planEngine, planPacking } from
 import { type Experts, expertNotes, parallelFor, placementFiles, planExperts } from './experts.js';
 import { type Sources, sourcesOf } from './logical.js';
 import { type Material, notMaterial, planMaterial, writeRanks } from './materialise.js';
-import { collect } from './memory.js';
+import { collect, keepTight } from './memory.js';
 import { type BuildOptions, buildModel, defaultLimits, type Model } from './models/index.js';
 import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
@@ -331,6 +331,7 @@ export async function compile(modelDir: string, o: CompileOptions, watch: Watch)
   const baseline = o.gate && !statSync(o.gate).isDirectory() ? readBaseline(o.gate) : null; // prepare refuses a directory
   if (o.baseline) checkBaselinePlace(o.baseline, o.out, modelDir);
   if (o.baseline) makeDirectory(dirname(resolvePath(o.baseline))); // said now rather than after the work
+  keepTight();
   const began = performance.now();
   const phases: Phases = { prepare: 0, weights: 0, check: 0, rest: 0 };
   const p = await prepare(modelDir, o, watch);
@@ -539,11 +540,12 @@ function fingerprint(p: Prepared, o: CompileOptions): Fingerprint {
   const files = p.checkpoint.files.map(f => {
     return `${f} ${statSync(join(p.checkpoint.dir, f)).size}`; // whether it was written since is asked for each file made of it
   });
+  const model = createHash('sha256').update(files.join('\n'));
+  for (const t of p.checkpoint.tensors.values()) model.update(`\n${t.name} ${t.dtype} ${t.shape.join()} ${t.file} ${t.bytes.join()}`);
+  model.update(readFileSync(join(p.checkpoint.dir, 'config.json'), 'utf8'));
   return {
     version: `${o.version} ${kernelsDigest()}`,
-    model: digest(
-      `${[...files, ...[...p.checkpoint.tensors.values()].map(t => `${t.name} ${t.dtype} ${t.shape.join()} ${t.file} ${t.bytes.join()}`)].join('\n')}${readFileSync(join(p.checkpoint.dir, 'config.json'), 'utf8')}`,
-    ),
+    model: model.digest('hex'),
     targets: p.aims.map(a => `${a.target.name}:${a.chip.name} ${a.format.name} ${runtimeName(a.runtime)}`).join(', '),
     recipe: digest(JSON.stringify(p.aims.map(a => a.recipe))),
     experts: p.experts ? digest(JSON.stringify([o.parallel, p.experts.placement])) : 'none',

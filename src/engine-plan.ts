@@ -101,12 +101,13 @@ class Planned implements PlannedFile {
 export function* outputsOf(p: EnginePlan): Generator<OutputTensor> {
   for (const f of p.files) yield* f.content().outputs;
 }
-/** Source tensor -> names of what it went into. */
-export function consumersOf(p: EnginePlan): ReadonlyMap<string, readonly string[]> {
+/** Source tensor -> names of what it went into. Each file is shown to `each` on the way. */
+export function consumersOf(p: EnginePlan, each: (f: PlannedFile) => void = () => {}): ReadonlyMap<string, readonly string[]> {
   const into = new Map<string, string[]>();
   const read = new Set<string>();
   for (const f of p.files) {
     const { steps, outputs } = f.content();
+    each(f);
     for (const o of outputs)
       for (const t of o.from) {
         const list = into.get(t);

@@ -4,7 +4,7 @@ import { cpus } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Companions, EngineDirectory, EngineFormat, EngineModel, Finding, LogicalTensor, Runtime } from '../targets/engine.js';
-import type { Cache, Lead } from './bundle/cache.js';
+import type { Cache, Lead, Result } from './bundle/cache.js';
 import { linkOrCopy, writeText } from './bundle/directory.js';
 import { type Figures, type OutputLine, type SourceLine, type Totals, writeLedger } from './bundle/ledger.js';
 import { Unfinished, type Work } from './bundle/work.js';
@@ -12,7 +12,7 @@ import type { Family } from './checkpoint/config.js';
 import { identity } from './checkpoint/identity.js';
 import { canonicalName } from './checkpoint/names.js';
 import { notRegular } from './checkpoint/problems.js';
-import { readAt, readHeader } from './checkpoint/safetensors.js';
+import { readAt, readHeader, type TensorEntry } from './checkpoint/safetensors.js';
 import type { Checkpoint } from './checkpoint/shards.js';
 import { contentOf, type Known, statisticsDigests, stepSources } from './content.js';
 import { isFigures, type Knowledge, piecesOf, tensorsIn, withEarlier } from './earlier.js';
@@ -20,6 +20,7 @@ import { consumersOf, type EnginePlan, outputsOf, workingSet } from './engine-pl
 import { plain, runPool } from './numeric/pool.js';
 import { type FileResult, type FileWork, Interrupted } from './numeric/steps.js';
 import type { Resolution } from './recipe.js';
+import { Digests, FigureTable, type PackedResult, packResult, unpackResult } from './results.js';
 
 const badNumbers = (name: string, nan: number, infinite: number, file: string, bytes: readonly [number, number]): Problem =>
   problem('HK3601', `${name} holds ${nan} NaN and ${infinite} values that are infinite or too large for what it is to be`, {
@@ -51,7 +52,7 @@ const broken = (f: Finding): Problem =>
 export const baseMemory = 96 << 20;
 export const threadMemory = 20 << 20;
 /** Of each tensor that is read or written: header, plan, hashes, figures, ledger. Measured on V3's 91,991 tensors. */
-export const tensorMemory = 2 << 10;
+export const tensorMemory = 1536;
 export const pieceBytes = 1 << 19;
 
 export interface EngineOptions {
@@ -125,7 +126,7 @@ const plainResult = ({ index, path, sha256, bytes, steps, seconds }: FileResult)
 });
 
 export interface Written {
-  readonly results: ReadonlyMap<string, FileResult>;
+  readonly results: ReadonlyMap<string, PackedResult>;
   /** Files that an earlier run of the same command finished, and those that were made before of the same content. */
   readonly resumed: number;
   readonly cached: number;
@@ -164,7 +165,7 @@ export async function writeWeights(
     work.record({ ...plainResult(r), directory, path: f.path, sources: Object.fromEntries(sourcesOf(f).map(s => [s, here(s)])) });
   const known = new Map(c.files.map(f => [f, o.cache?.source(join(c.dir, f)) ?? null]));
   const knownTensor: Known = (file, name) => known.get(file)?.tensors[name] ?? null;
-  const results = new Map<string, FileResult>();
+  const results = new Map<string, PackedResult>();
   const todo: FileWork[] = [];
   let resumed = 0;
   let cached = 0;
@@ -172,7 +173,7 @@ export async function writeWeights(
   const total = plan.files.reduce((n, f) => n + f.source, 0);
   let before = 0;
   const reuse = (f: FileWork, r: FileResult): void => {
-    results.set(f.path, r);
+    results.set(f.path, packResult(f, r));
     before += f.source;
   };
   for (const f of plan.files) {
@@ -259,7 +260,7 @@ export async function writeWeights(
         }
         for (const s of sourcesOf(f)) check(s);
         taken += r.taken ?? 0;
-        results.set(r.path, r);
+        results.set(r.path, packResult(f, r));
         record(f, r);
       },
     }).catch(e => {
@@ -268,12 +269,14 @@ export async function writeWeights(
   }
   // what was read is known now
   if (o.cache && todo.length) {
-    const tensors = new Map<string, string>();
-    for (const r of results.values()) for (const s of r.steps) for (const [t, sha] of s.sources) tensors.set(t, sha);
+    const digests = new Digests();
+    for (const f of plan.files) digests.add(f.steps, results.get(f.path) as PackedResult);
+    const inFile = new Map<string, TensorEntry[]>(c.files.map(f => [f, []]));
+    for (const t of c.tensors.values()) inFile.get(t.file)?.push(t);
     for (const f of c.files) {
-      const here = [...c.tensors.values()].filter(t => t.file === f);
-      if (here.every(t => tensors.has(t.name) || knownTensor(f, t.name) !== null)) {
-        const all = Object.fromEntries(here.map(t => [t.name, (tensors.get(t.name) ?? knownTensor(f, t.name)) as string]));
+      const here = (inFile.get(f) ?? []).map(t => [t.name, digests.get(t.name) ?? knownTensor(f, t.name)] as const);
+      if (here.every(([, sha]) => sha !== null)) {
+        const all = Object.fromEntries(here as readonly (readonly [string, string])[]);
         const whole = plan.linked ? (results.get(f)?.sha256 ?? null) : (known.get(f)?.sha256 ?? null);
         o.cache.keepSource(join(c.dir, f), o.identities.get(f) as string, { sha256: whole, tensors: all });
       }
@@ -303,7 +306,7 @@ export function rememberMade(
   dir: string,
   recipe: string,
   statistics: EngineOptions['statistics'],
-  results: ReadonlyMap<string, FileResult>,
+  results: ReadonlyMap<string, PackedResult>,
   cache: Cache,
 ): void {
   if (plan.linked) return;
@@ -317,7 +320,7 @@ export function rememberMade(
     const r = results.get(f.path);
     if (content === null || !r) continue;
     const kept = piecesOf(f, knowledge);
-    cache.keepMade(content, join(at, f.path), { ...plainResult(r) }, kept.pieces);
+    cache.keepMade(content, join(at, f.path), unpackResult(f, r) as FileResult & Result, kept.pieces);
     for (const [file, keys] of kept.leads) leads.set(file, [...(leads.get(file) ?? []), { content, keys }]);
   }
   for (const [file, list] of leads) {
@@ -431,49 +434,59 @@ function indexWithout(source: string, tensors: ReadonlyMap<string, unknown>): st
 export function account(
   c: Checkpoint,
   plan: EnginePlan,
-  results: ReadonlyMap<string, FileResult>,
+  results: ReadonlyMap<string, PackedResult>,
   path: string,
-): { readonly totals: Totals['totals']; readonly figures: ReadonlyMap<string, Figures> } {
-  const sha = new Map<string, string>();
-  const figures = new Map<string, Figures>();
-  for (const r of results.values())
-    for (const s of r.steps) {
-      for (const [t, h] of s.sources) sha.set(t, h);
-      if (s.name !== null && s.figures) figures.set(s.name, s.figures);
-    }
+): { readonly totals: Totals['totals']; readonly figures: FigureTable } {
+  const digests = new Digests();
+  const figures = new FigureTable();
+  const consumers = consumersOf(plan, f => {
+    const p = results.get(f.path) as PackedResult;
+    digests.add(f.steps, p);
+    figures.add(f.steps, p);
+  });
   const lost = new Map(plan.dropped.map(d => [d.tensor.name, d.reason]));
-  const consumers = consumersOf(plan);
-  const sources = [...c.tensors.values()].map((t): SourceLine => {
-    const reason = lost.get(t.name);
-    return {
-      source: t.name,
-      file: t.file,
-      bytes: t.bytes,
-      dtype: t.dtype,
-      shape: t.shape,
-      sha256: sha.get(t.name) ?? '',
-      to: consumers.get(t.name) ?? [],
-      ...(reason === undefined ? {} : { dropped: reason }),
-    };
-  });
-  const outputs = Array.from(outputsOf(plan), (t): OutputLine => {
-    const f = t.matrix === null ? undefined : figures.get(t.matrix);
-    return {
-      output: t.name,
-      file: t.file,
-      bytes: [t.at, t.at + t.size],
-      dtype: t.dtype,
-      shape: t.shape,
-      from: t.from,
-      recipe: t.rule,
-      ...(f ? { figures: f } : {}),
-    };
-  });
-  const { totals } = writeLedger(path, sources, outputs, {
-    sources: new Map([...c.tensors.values()].map(t => [t.name, t.bytes[1] - t.bytes[0]])),
-    files: new Map(plan.files.map(f => [f.path, f.size])),
-    ...(plan.files.some(f => f.path.endsWith('.gguf')) ? { alignment: 32 } : {}),
-  });
+  const nowhere: readonly string[] = [];
+  // made line by line, as often as they are asked for
+  function* sources(): Generator<SourceLine> {
+    for (const t of c.tensors.values()) {
+      const line: SourceLine = {
+        source: t.name,
+        file: t.file,
+        bytes: t.bytes,
+        dtype: t.dtype,
+        shape: t.shape,
+        sha256: digests.get(t.name) ?? '',
+        to: consumers.get(t.name) ?? nowhere,
+      };
+      const dropped = lost.get(t.name);
+      yield dropped === undefined ? line : { ...line, dropped };
+    }
+  }
+  function* outputs(): Generator<OutputLine> {
+    for (const t of outputsOf(plan)) {
+      const line: OutputLine = {
+        output: t.name,
+        file: t.file,
+        bytes: [t.at, t.at + t.size],
+        dtype: t.dtype,
+        shape: t.shape,
+        from: t.from,
+        recipe: t.rule,
+      };
+      const f = t.matrix === null ? undefined : figures.get(t.matrix);
+      yield f ? { ...line, figures: f } : line;
+    }
+  }
+  const { totals } = writeLedger(
+    path,
+    { [Symbol.iterator]: sources },
+    { [Symbol.iterator]: outputs },
+    {
+      sources: c.tensors,
+      files: new Map(plan.files.map(f => [f.path, f.size])),
+      ...(plan.files.some(f => f.path.endsWith('.gguf')) ? { alignment: 32 } : {}),
+    },
+  );
   return { totals, figures };
 }
 

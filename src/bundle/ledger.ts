@@ -60,15 +60,15 @@ const brokenLedger = (file: string, line: number, why: string): Problem =>
   problem('HK3806', `${file}:${line} cannot be read: ${why}`, { places: [{ file, line }], next: 'Compile the bundle again.' });
 
 export interface Expected {
-  /** Every tensor of the checkpoint, with its size. */
-  readonly sources: ReadonlyMap<string, number>;
+  /** Every tensor of the checkpoint. */
+  readonly sources: ReadonlyMap<string, { readonly bytes: readonly [number, number] }>;
   /** Bytes of every weight file. */
   readonly files: ReadonlyMap<string, number>;
   /** Bytes that tensors are aligned to: fewer may lie between them. 1: none. */
   readonly alignment?: number;
 }
 /** One JSON text a line, a few hundred kilobytes at a time: a large model's ledger is not held as text. */
-function writeLines(path: string, lists: readonly (readonly Line[])[]): void {
+function writeLines(path: string, lists: readonly Iterable<Line>[]): void {
   const fd = openSync(path, 'w');
   try {
     let some: string[] = [];
@@ -86,68 +86,105 @@ function writeLines(path: string, lists: readonly (readonly Line[])[]): void {
     closeSync(fd);
   }
 }
-/** Check that all that was read is accounted for, and write. */
-export function writeLedger(path: string, sources: readonly SourceLine[], outputs: readonly OutputLine[], expected: Expected): Totals {
+const sizeOf = (x: { readonly bytes: readonly [number, number] }): number => x.bytes[1] - x.bytes[0];
+/**
+ * Check that all that was read is accounted for, and write. Lines are gone through more than once and not held: a large model has two hundred
+ * thousand.
+ */
+export function writeLedger(path: string, sources: Iterable<SourceLine>, outputs: Iterable<OutputLine>, expected: Expected): Totals {
   const wrong: string[] = [];
-  const seen = new Set<string>();
+  const ids = new Map<string, number>();
+  const source = { tensors: 0, bytes: 0 };
+  const dropped = { tensors: 0, bytes: 0 };
   for (const s of sources) {
-    if (seen.has(s.source)) wrong.push(`${s.source} is there twice`);
-    seen.add(s.source);
-    const size = expected.sources.get(s.source);
-    if (size === undefined) wrong.push(`${s.source} is no tensor of the checkpoint`);
-    else if (size !== s.bytes[1] - s.bytes[0]) wrong.push(`${s.source} has another size`);
+    if (ids.has(s.source)) wrong.push(`${s.source} is there twice`);
+    else ids.set(s.source, ids.size);
+    const t = expected.sources.get(s.source);
+    if (t === undefined) wrong.push(`${s.source} is no tensor of the checkpoint`);
+    else if (sizeOf(t) !== sizeOf(s)) wrong.push(`${s.source} has another size`);
     if ((s.to.length === 0) === (s.dropped === undefined))
       wrong.push(`${s.source} is ${s.dropped === undefined ? 'neither used nor dropped' : 'used and dropped'}`);
     if (s.dropped === '') wrong.push(`${s.source} is dropped without a reason`);
     if (!/^[0-9a-f]{64}$/.test(s.sha256)) wrong.push(`${s.source} was not read`);
+    source.tensors++;
+    source.bytes += sizeOf(s);
+    if (s.dropped === undefined) continue;
+    dropped.tensors++;
+    dropped.bytes += sizeOf(s);
   }
-  for (const name of expected.sources.keys()) if (!seen.has(name)) wrong.push(`${name} is not in the ledger`);
-  const into = new Map(sources.map(s => [s.source, new Set(s.to)]));
-  const made = new Map<string, OutputLine>();
+  for (const name of expected.sources.keys()) if (!ids.has(name)) wrong.push(`${name} is not in the ledger`);
+  // an arrow from each output to each source that it is made of: of output n they begin at first[n]
+  const made = new Map<string, number>();
+  const arrows: number[] = [];
+  const first: number[] = [];
+  const output = { tensors: 0, bytes: 0 };
+  const places = new Map<string, Place[]>([...expected.files.keys()].map(f => [f, []]));
   for (const o of outputs) {
     if (made.has(o.output)) wrong.push(`${o.output} is written twice`);
-    made.set(o.output, o);
-    if (!expected.files.has(o.file)) wrong.push(`${o.output} is in ${o.file}, which is not written`);
+    made.set(o.output, output.tensors++);
+    output.bytes += sizeOf(o);
+    const place = places.get(o.file);
+    if (place) place.push({ name: o.output, from: o.bytes[0], to: o.bytes[1] });
+    else wrong.push(`${o.output} is in ${o.file}, which is not written`);
     if (o.recipe === '') wrong.push(`${o.output} has no line of the recipe`);
+    first.push(arrows.length);
     for (const f of o.from) {
-      if (!into.has(f)) wrong.push(`${o.output} is made of ${f}, which is no source`);
-      else if (!into.get(f)?.has(o.output)) wrong.push(`${o.output} is made of ${f}, which did not go into it`);
+      const id = ids.get(f);
+      if (id === undefined) wrong.push(`${o.output} is made of ${f}, which is no source`);
+      arrows.push(id ?? -1);
     }
   }
+  first.push(arrows.length);
+  const met = new Uint8Array(arrows.length);
   for (const s of sources)
     for (const t of s.to) {
       if (t.startsWith('(')) continue;
-      const o = made.get(t);
-      if (!o) wrong.push(`${s.source} went into ${t}, which is not there`);
-      else if (!o.from.includes(s.source)) wrong.push(`${s.source} went into ${t}, which is not made of it`);
+      const n = made.get(t);
+      const id = ids.get(s.source) as number;
+      let found = false;
+      if (n !== undefined)
+        for (let i = first[n] as number; i < (first[n + 1] as number); i++)
+          if (arrows[i] === id) {
+            met[i] = 1;
+            found = true;
+          }
+      if (n === undefined) wrong.push(`${s.source} went into ${t}, which is not there`);
+      else if (!found) wrong.push(`${s.source} went into ${t}, which is not made of it`);
     }
-  const headers = new Map<string, number>();
+  if (met.includes(0)) {
+    let at = 0;
+    for (const o of outputs)
+      for (const f of o.from) {
+        if (arrows[at] !== -1 && met[at] === 0) wrong.push(`${o.output} is made of ${f}, which did not go into it`);
+        at++;
+      }
+  }
+  const headers = checkPlaces(places, expected, wrong);
+  if (wrong.length) throw new Refusal([unbalanced(wrong)]);
+  const totals: Totals = { totals: { source, dropped, output, headers, files: expected.files.size } };
+  writeLines(path, [sources, outputs, [totals]]);
+  return totals;
+}
+interface Place {
+  readonly name: string;
+  readonly from: number;
+  readonly to: number;
+}
+/** Tensors of each file lie one after another to its end. Returns what lies before the first of each. */
+function checkPlaces(places: ReadonlyMap<string, Place[]>, expected: Expected, wrong: string[]): number {
   const gap = (expected.alignment ?? 1) - 1;
+  let headers = 0;
   for (const [file, size] of expected.files) {
-    const here = outputs.filter(o => o.file === file).sort((a, b) => a.bytes[0] - b.bytes[0]);
-    let at = here[0]?.bytes[0] ?? size;
-    headers.set(file, at);
+    const here = (places.get(file) ?? []).sort((a, b) => a.from - b.from);
+    let at = here[0]?.from ?? size;
+    headers += at;
     for (const o of here) {
-      if (o.bytes[0] < at || o.bytes[0] > at + gap) wrong.push(`${file} has a gap or an overlap at ${o.output}`);
-      at = o.bytes[1];
+      if (o.from < at || o.from > at + gap) wrong.push(`${file} has a gap or an overlap at ${o.name}`);
+      at = o.to;
     }
     if (at > size || at + gap < size) wrong.push(`${file} has ${size} bytes, its tensors end at ${at}`);
   }
-  if (wrong.length) throw new Refusal([unbalanced(wrong)]);
-  const sum = (list: readonly { readonly bytes: readonly [number, number] }[]): number =>
-    list.reduce((n, x) => n + x.bytes[1] - x.bytes[0], 0);
-  const gone = sources.filter(s => s.dropped !== undefined);
-  const totals: Totals = {
-    totals: {
-      source: { tensors: sources.length, bytes: sum(sources) },
-      dropped: { tensors: gone.length, bytes: sum(gone) },
-      output: { tensors: outputs.length, bytes: sum(outputs) },
-      headers: [...headers.values()].reduce((a, b) => a + b, 0),
-      files: expected.files.size,
-    },
-  };
-  writeLines(path, [sources, outputs, [totals]]);
-  return totals;
+  return headers;
 }
 
 export interface Ledger {

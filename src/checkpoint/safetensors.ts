@@ -205,12 +205,27 @@ function readEntry(
     return null;
   }
   return {
-    name,
-    dtype: dtype.value as Dtype,
-    shape: dims.map(d => d.value as number),
+    name: flat(name),
+    dtype: known(dtype.value as Dtype),
+    shape: sameShape(dims.map(d => d.value as number)),
     file,
     bytes: [data + (pair[0]!.value as number), data + (pair[1]!.value as number)],
   };
+}
+
+/** A string of its own: one that was cut out of a text holds the whole text. */
+const flat = (s: string): string => Buffer.from(s, 'utf8').toString('utf8');
+const dtypes = new Map(Object.keys(dtypeBits).map(d => [d, d as Dtype]));
+const known = (d: Dtype): Dtype => dtypes.get(d) as Dtype;
+/** Experts of a model have a few shapes between them: equal ones are one list. */
+const shapes = new Map<string, readonly number[]>();
+const mostShapes = 4096;
+function sameShape(dims: readonly number[]): readonly number[] {
+  const key = dims.join();
+  const there = shapes.get(key);
+  if (there) return there;
+  if (shapes.size < mostShapes) shapes.set(key, dims);
+  return dims;
 }
 
 /** No holes, no overlaps, sizes as dtype and shape say. Returns the end of the last tensor. */
