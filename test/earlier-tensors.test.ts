@@ -1,6 +1,7 @@
 // A tensor that was made before of the same bytes in the same way is taken from the earlier output: in a file of another name, size and recipe; and
 // an earlier output that is not what was recorded of it is never taken from.
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   chmodSync,
   cpSync,
@@ -22,8 +23,11 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { strictIdentity } from '../src/checkpoint/identity.js';
 import { type CompileOptions, compile, prepare } from '../src/compile.js';
-import { writes } from '../src/numeric/steps.js';
+import { groupKey, groupsOf, statisticsDigests } from '../src/content.js';
+import { type MatrixStep, type Step, writes } from '../src/numeric/steps.js';
+import { Stream } from '../src/numeric/stream.js';
 import { bin, type Ended, hkgai, journaled, outputDigest, sleep, start, until } from './cli-process.js';
 import { fixtures } from './golden-cases.js';
 import { writeSynthetic } from './synthetic-checkpoint.js';
@@ -310,6 +314,130 @@ describe('another size of files', () => {
         expect(at).toBe(f.size);
       }
     }
+  });
+});
+
+describe('a file that is made of an earlier output', () => {
+  const size = 3 << 20;
+  const dir = join(work, 'stream');
+  const donor = join(dir, 'donor');
+  const bytesOf = (seed: number): Uint8Array => Uint8Array.from({ length: 2 * size }, (_, i) => (i * seed) >>> 7);
+  const source = bytesOf(2654435761);
+  /** Two tensors, copied; the donor has the second one before the first. `meanwhile` is called when the first was taken. */
+  async function made(before: () => void, meanwhile: () => void): Promise<{ readonly right: boolean; readonly taken: number }> {
+    rmSync(dir, { recursive: true, force: true });
+    mkdirSync(dir);
+    writeFileSync(join(dir, 'source'), source);
+    writeFileSync(donor, Buffer.concat([source.subarray(size), source.subarray(0, size)]));
+    const part = (i: number) => ({ tensor: `t${i}`, file: 'source', bytes: [i * size, (i + 1) * size] as const });
+    const steps = [0, 1].map(i => ({ kind: 'copy' as const, source: part(i), out: i * size }));
+    const taken = steps.map((_, i) => ({
+      from: { donor: 0, at: [(1 - i) * size] },
+      result: { sources: [[`t${i}`, '0'.repeat(64)] as const], name: null, figures: null },
+    }));
+    const earlier = { donors: [{ path: donor, identity: strictIdentity(donor) }], steps: taken, tensors: 2 };
+    await sleep(20); // times of change are coarse
+    before();
+    let told = 0;
+    let done = false;
+    const progress = (n: number): void => {
+      told += n;
+      if (told < size || done) return;
+      done = true;
+      meanwhile();
+    };
+    const stream = new Stream({ from: dir, to: join(dir, 'to'), statistics: () => null, stop: () => false, progress });
+    const r = await stream.file({ index: 0, path: 'out', size: 2 * size, steps, source: 2 * size, earlier });
+    stream.close();
+    expect(told).toBe(2 * size);
+    const written = readFileSync(join(dir, 'to/out'));
+    expect(r.sha256).toBe(createHash('sha256').update(source).digest('hex'));
+    return { right: written.equals(source), taken: r.taken ?? 0 };
+  }
+  const nothing = (): void => {};
+  const changes: Readonly<Record<string, () => void>> = {
+    'edited, times set back': () => flip(donor, 100),
+    'edited where it was read already': () => flip(donor, size + 100),
+    cut: () => truncateSync(donor, size / 2),
+    gone: () => rmSync(donor),
+    'another file of the same bytes': () => {
+      const copy = readFileSync(donor);
+      rmSync(donor);
+      writeFileSync(donor, copy);
+    },
+    'a pipe': () => {
+      rmSync(donor);
+      execFileSync('mkfifo', [donor]);
+    },
+  };
+  it('is made of it where it is as it was', async () => {
+    expect(await made(nothing, nothing)).toEqual({ right: true, taken: 2 });
+  });
+  for (const [what, change] of Object.entries(changes)) {
+    it(`is made of its source where the earlier output is ${what}`, async () => {
+      expect(await made(change, nothing)).toEqual({ right: true, taken: 0 });
+    });
+    it(`is made of its source where it is ${what} while it is read`, async () => {
+      expect(await made(nothing, change)).toEqual({ right: true, taken: 0 });
+    });
+  }
+});
+
+describe('the key of a tensor', () => {
+  const form = { kind: 'coded', element: 'i8', block: [1, 64], scale: 'f32', zero: false, search: 'absmax', layout: 'packed' } as const;
+  const step: MatrixStep = {
+    kind: 'matrix',
+    part: { tensor: 'a', file: 'f', bytes: [0, 64 * 64 * 2] },
+    storage: { kind: 'plain', element: 'bf16' },
+    rows: 64,
+    columns: 64,
+    take: null,
+    turn: 'none',
+    form,
+    regions: { codes: 0, scales: 4096, zeros: null, sums: null },
+    name: 'a',
+    statistics: 'a',
+  };
+  const sha = (of: string): string => createHash('sha256').update(of).digest('hex');
+  const keyOf = (s: Step, statistics: Readonly<Record<string, Float32Array>> = {}, content = 'x'): string =>
+    groupKey([s], groupsOf([s])[0]!, () => sha(content), statisticsDigests(statistics)) as string;
+  const key = keyOf(step);
+  it('is that of bytes and figures: names and places are none of it', () => {
+    expect(keyOf({ ...step, name: 'b', statistics: 'b', part: { ...step.part, tensor: 'b', file: 'g', bytes: [64, 64 + 8192] } })).toBe(
+      key,
+    );
+    expect(keyOf({ ...step, regions: { codes: 100, scales: 0, zeros: null, sums: null } })).toBe(key);
+  });
+  it('is another where anything is that bytes or figures come of', () => {
+    const vector = { a: Float32Array.of(1, 2) };
+    const gram = (x: number) => ({ ...vector, 'gram:a': Float32Array.of(1, x) });
+    const gptq: MatrixStep = { ...step, form: { ...form, search: 'gptq' } };
+    const others: Readonly<Record<string, string>> = {
+      content: keyOf(step, {}, 'y'),
+      element: keyOf({ ...step, form: { ...form, element: 'f8e4m3' } }),
+      search: keyOf({ ...step, form: { ...form, search: 'mse' } }),
+      block: keyOf({ ...step, form: { ...form, block: [1, 32] } }),
+      rows: keyOf({ ...step, take: [0, 32] }),
+      'other rows': keyOf({ ...step, take: [32, 64] }),
+      sums: keyOf({ ...step, regions: { ...step.regions, sums: { at: 8192, chunks: 2 } } }),
+      storage: keyOf({ ...step, storage: { kind: 'plain', element: 'f16' } }),
+      statistics: keyOf(step, vector),
+      'other statistics': keyOf(step, { a: Float32Array.of(1, 3) }),
+      gptq: keyOf(gptq, gram(1)),
+      'other gram': keyOf(gptq, gram(2)),
+    };
+    expect(new Set([key, ...Object.values(others)]).size).toBe(1 + Object.keys(others).length);
+    expect(keyOf(step, gram(1))).toBe(keyOf(step, gram(2))); // only GPTQ asks for it
+  });
+  it('is none where the content of a source is not known', () => {
+    expect(
+      groupKey(
+        [step],
+        groupsOf([step])[0]!,
+        () => null,
+        () => '',
+      ),
+    ).toBe(null);
   });
 });
 
