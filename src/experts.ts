@@ -17,7 +17,7 @@ import { expertMap, physicalToLogicalMap, readsExpertMap } from './placement/map
 import { type Copies, type ExpertLayer, isIdentity, type Placement, type Topology } from './placement/placement.js';
 import { noExperts, notLegalOrder } from './placement/problems.js';
 import { orderObjections } from './placement/renumber.js';
-import { staging } from './placement/staging.js';
+import { indexText, type StagedTensor, staging } from './placement/staging.js';
 import { placed } from './plan/parallel.js';
 import { digestOf, parallelAsked } from './plan/saved.js';
 
@@ -190,76 +190,59 @@ export interface PlacementFile {
 }
 const json = (v: unknown): string => `${JSON.stringify(v, null, 1).replace(/\[[\s\d,]+\]/g, list => list.replace(/\s+/g, ' '))}\n`;
 /** placement/, and in engine/ the maps. Maps where they say more than the order of numbers does; staging where weights lie in files by rank. */
-export function placementFiles(
+export function* placementFiles(
   e: Experts,
   plan: EnginePlan,
   byRank: boolean,
   c: Checkpoint,
   runtime: Runtime | null,
-): readonly PlacementFile[] {
+): Generator<PlacementFile> {
   const main = c.config.layers;
   const { placement: p, parallel } = e;
   const hidden = new Map(e.layers.map(l => [l.layer, l]));
   const mapped = p.layers.some(l => l.placed.length !== l.oldOf.length || !isIdentity(l.placed));
-  const files: PlacementFile[] = [
-    {
-      path: 'placement/placement.json',
-      text: json({
-        format: placementFormat,
-        model: e.identity,
-        parallel,
-        from: p.from,
-        all: summary(e, main),
-        layers: p.layers.map(l => ({
-          layer: l.layer,
-          groups: hidden.get(l.layer)!.groups,
-          oldOf: l.oldOf,
-          ...(mapped ? { placed: l.placed } : {}),
-          before: figures(l.before, hidden.get(l.layer)!.hidden),
-          after: figures(l.after, hidden.get(l.layer)!.hidden),
-          copiesFrom: l.copiesFrom,
-        })),
-      }),
-    },
-  ];
-  if (mapped) {
-    files.push({ path: 'engine/sglang-expert-location.json', text: `${JSON.stringify(physicalToLogicalMap(p, main))}\n` });
-    if (runtime?.name !== 'vllm-ascend' || readsExpertMap(runtime.version))
-      files.push({ path: 'engine/expert-map.json', text: `${JSON.stringify(expertMap(p, main))}\n` });
-  }
-  if (!byRank) return files;
-  const tensors = function* () {
-    for (const o of outputsOf(plan)) {
-      const expert = /\.experts\.(\d+)\./.exec(o.name)?.[1];
-      yield {
-        name: o.name,
-        file: o.file,
-        size: o.size,
-        layer: layerOf(o.name, main),
-        expert: expert === undefined ? null : Number(expert),
-      };
-    }
+  yield {
+    path: 'placement/placement.json',
+    text: json({
+      format: placementFormat,
+      model: e.identity,
+      parallel,
+      from: p.from,
+      all: summary(e, main),
+      layers: p.layers.map(l => ({
+        layer: l.layer,
+        groups: hidden.get(l.layer)!.groups,
+        oldOf: l.oldOf,
+        ...(mapped ? { placed: l.placed } : {}),
+        before: figures(l.before, hidden.get(l.layer)!.hidden),
+        after: figures(l.after, hidden.get(l.layer)!.hidden),
+        copiesFrom: l.copiesFrom,
+      })),
+    }),
   };
+  if (mapped) {
+    yield { path: 'engine/sglang-expert-location.json', text: `${JSON.stringify(physicalToLogicalMap(p, main))}\n` };
+    if (runtime?.name !== 'vllm-ascend' || readsExpertMap(runtime.version))
+      yield { path: 'engine/expert-map.json', text: `${JSON.stringify(expertMap(p, main))}\n` };
+  }
+  if (!byRank) return;
+  const tensors: StagedTensor[] = [];
+  for (const { name, file, size } of outputsOf(plan)) {
+    const expert = /\.experts\.(\d+)\./.exec(name)?.[1];
+    tensors.push({ name, file, size, layer: layerOf(name, main), expert: expert === undefined ? null : Number(expert) });
+  }
+  tensors.sort((a, b) => (a.name < b.name ? -1 : 1));
   const machines = { nodes: parallel.nodes, devicesPerNode: devicesOf(parallel) / parallel.nodes, ranks: parallel.ep };
-  const nodes = staging(tensors(), new Map(plan.files.map(f => [f.path, f.size])), p, machines, main);
-  files.push({
+  const nodes = staging(tensors, new Map(plan.files.map(f => [f.path, f.size])), p, machines, main);
+  yield {
     path: 'placement/staging.json',
     text: json({
       format: 'hkgai-staging-1',
       about:
         'Each node needs these weight files of engine/, every other file of it but model.safetensors.index.json, and its index under that name.',
       parallel,
-      nodes: nodes.map(({ node, ranks, files: list, bytes }) => ({ node, ranks, files: list, bytes, index: `node-${node}.index.json` })),
+      nodes: nodes.map(({ node, ranks, files, bytes }) => ({ node, ranks, files, bytes, index: `node-${node}.index.json` })),
     }),
-  });
-  const sizes = new Map<string, number>();
-  for (const t of tensors()) sizes.set(t.name, t.size);
-  for (const n of nodes) {
-    const total = Object.keys(n.index).reduce((k, name) => k + (sizes.get(name) as number), 0);
-    files.push({
-      path: `placement/node-${n.node}.index.json`,
-      text: `${JSON.stringify({ metadata: { total_size: total }, weight_map: n.index }, null, 2)}\n`,
-    });
-  }
-  return files;
+  };
+  for (const n of nodes) yield { path: `placement/node-${n.node}.index.json`, text: indexText(n.files, tensors) };
 }

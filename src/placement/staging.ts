@@ -17,8 +17,6 @@ export interface StagedNode {
   /** Complete: every tensor that its ranks load is in one of them. Minimal: each holds one that they load. */
   readonly files: readonly string[];
   readonly bytes: number;
-  /** Tensor -> file, of all tensors in these files: the node's model.safetensors.index.json. */
-  readonly index: Readonly<Record<string, string>>;
 }
 export interface Machines {
   readonly nodes: number;
@@ -55,24 +53,24 @@ export function staging(
     }
     return { node, ranks: own, wanted, files: new Set<string>() };
   });
-  const all: StagedTensor[] = [];
-  for (const t of tensors) {
-    all.push(t);
+  for (const t of tensors)
     for (const n of nodes) {
       const of = t.expert === null ? null : (n.wanted.get(t.layer) ?? null);
       if (of === null || of.has(t.expert as number)) n.files.add(t.file);
     }
-  }
   return nodes.map(({ node, ranks: own, files }) => ({
     node,
     ranks: own,
     files: [...files].sort(),
     bytes: [...files].reduce((n, f) => n + (sizes.get(f) ?? 0), 0),
-    index: Object.fromEntries(
-      all
-        .filter(t => files.has(t.file))
-        .map(t => [t.name, t.file] as const)
-        .sort(([a], [b]) => (a < b ? -1 : 1)),
-    ),
   }));
+}
+
+/** The index of a node's files, as text: its model.safetensors.index.json. `tensors` in the order of their names. */
+export function indexText(files: readonly string[], tensors: readonly StagedTensor[]): string {
+  const own = new Set(files);
+  const here = tensors.filter(t => own.has(t.file));
+  const total = here.reduce((n, t) => n + t.size, 0);
+  const map = here.map(t => `    ${JSON.stringify(t.name)}: ${JSON.stringify(t.file)}`);
+  return `{\n  "metadata": {\n    "total_size": ${total}\n  },\n  "weight_map": {\n${map.join(',\n')}\n  }\n}\n`;
 }
