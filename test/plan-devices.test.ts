@@ -15,6 +15,7 @@ import { dealStages, rankBytes } from '../src/plan/shard.js';
 import { reached } from '../src/plan/time.js';
 import { deviceWith, linkFields, parseTopology, peakKinds, topologyFields } from '../src/plan/topology.js';
 import {
+  bytesOf,
   checkParallel,
   compareChips,
   type DeploymentPlan,
@@ -191,9 +192,37 @@ describe('bytes of a rank', () => {
         rmSync(out, { recursive: true });
       });
   it('a release of config.json alone has the bytes that the release has', () => {
-    // DeepSeek-V3: 688,574,839,360; DeepSeek-V4-Flash: 159,609,485,896 (totals of their indexes)
-    const bytes = (name: string): number => shapeOf(describeModel(config(name)), asked).shape.bytes;
-    expect([bytes('DeepSeek-V3'), bytes('DeepSeek-V4-Flash')]).toEqual([688_574_839_360, 159_609_485_896]);
+    // totals of their indexes and headers
+    for (const [name, total] of [
+      ['DeepSeek-V3', 688_574_839_360],
+      ['DeepSeek-V4-Flash', 159_609_485_896],
+      ['DeepSeek-V4-Flash-0731', 166_878_536_440],
+      ['DeepSeek-V4-Pro', 864_704_792_696],
+    ] as const)
+      expect([name, shapeOf(describeModel(config(name)), asked).shape.bytes, bytesOf(describeModel(config(name)))]).toEqual([
+        name,
+        total,
+        total,
+      ]);
+  });
+  it('experts that are not alike are looked at one by one', () => {
+    const dir = join(work, 'odd');
+    writeHeaders(config('DeepSeek-V2-Lite'), dir);
+    expect(describeModel(dir).alike).not.toBeNull();
+    // an expert fewer in one layer: it is the whole model that is checked, with its message
+    const files = readdirSync(dir).filter(f => f.endsWith('.safetensors'));
+    for (const f of files) {
+      const bytes = readFileSync(join(dir, f));
+      const text = bytes.subarray(8).toString('utf8').replaceAll('layers.3.mlp.experts.7.up_proj', 'layers.3.mlp.experts.64.up_proj');
+      const length = Buffer.alloc(8);
+      length.writeBigUInt64LE(BigInt(Buffer.byteLength(text)));
+      writeFileSync(join(dir, f), Buffer.concat([length, Buffer.from(text)]));
+    }
+    const index = join(dir, 'model.safetensors.index.json');
+    writeFileSync(index, readFileSync(index, 'utf8').replaceAll('layers.3.mlp.experts.7.up_proj', 'layers.3.mlp.experts.64.up_proj'));
+    const d = describeModel(dir);
+    expect(d.alike).toBeNull();
+    expect(refusal(() => shapeOf(d, { ...asked, target: 'cuda:h200' }))).toContain('model.layers.3.mlp.experts.7.up_proj.weight');
   });
   it('layers are dealt so that the heaviest stage is as light as can be', () => {
     const stages = (layers: readonly number[], first: number, last: number, n: number): string =>
