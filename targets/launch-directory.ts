@@ -100,9 +100,9 @@ function checked(model: LaunchModel, p: Parallel, options: LaunchOptions): void 
     ...(options.subPath === undefined || (/^[A-Za-z0-9._/-]+$/.test(options.subPath) && !/^\/|(^|\/)\.\.(\/|$)/.test(options.subPath))
       ? []
       : [badLaunchName('The path inside the volume', options.subPath, 'a relative path without ..')]),
-    ...(model.expertMap === null || /^[A-Za-z0-9._-]+\.json$/.test(model.expertMap)
-      ? []
-      : [badLaunchName('The expert map', model.expertMap, 'the name of a .json file in the engine directory')]),
+    ...Object.values(model.expertMaps).flatMap(f =>
+      /^[A-Za-z0-9._-]+\.json$/.test(f) ? [] : [badLaunchName('The expert map', f, 'the name of a .json file in the engine directory')],
+    ),
   ];
   if (found.length) throw new Refusal(found);
 }

@@ -35,8 +35,8 @@ export interface LaunchModel {
   readonly quantisation: string | null;
   /** MTP blocks were kept: the engine may draft with them. */
   readonly hasMtp: boolean;
-  /** A file of the engine directory that says which rank holds which expert, in the engine's own form; null where placement is the engine's. */
-  readonly expertMap: string | null;
+  /** Files of the engine directory that say which rank holds which expert, by the engine that reads each; none where placement is the engine's. */
+  readonly expertMaps: Readonly<Partial<Record<'sglang' | 'vllm-ascend', string>>>;
   /** Names that the engine knows these parsers by; absent: requests with tools or thoughts are not taken apart. */
   readonly toolParser?: string;
   readonly reasoningParser?: string;

@@ -87,7 +87,9 @@ export function sglangArgs(
     ...whole('--ep-size', p.ep),
     ...(options.allToAll === undefined ? [] : [{ flag: '--moe-a2a-backend', value: options.allToAll }]),
     ...(p.redundant > 0 ? [{ flag: '--ep-num-redundant-experts', value: String(p.redundant) }] : []),
-    ...(model.expertMap === null ? [] : [{ flag: '--init-expert-location', value: [{ ref: 'model' as const }, `/${model.expertMap}`] }]),
+    ...(model.expertMaps.sglang === undefined
+      ? []
+      : [{ flag: '--init-expert-location', value: [{ ref: 'model' as const }, `/${model.expertMaps.sglang}`] }]),
     ...(p.nodes === 1
       ? []
       : [

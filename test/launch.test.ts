@@ -59,7 +59,7 @@ const v3: LaunchModel = {
   format: 'compressed-tensors',
   quantisation: 'w4a16',
   hasMtp: true,
-  expertMap: null,
+  expertMaps: {},
 };
 const ascendModel: LaunchModel = { ...v3, format: 'ascendv1', quantisation: 'w8a8' };
 const options = (chip: string, more: Partial<LaunchOptions> = {}): LaunchOptions => ({ modelSource: 'image', port: 8000, chip, ...more });
@@ -110,7 +110,7 @@ const cases: readonly Case[] = [
     target: 'cuda',
     engine: 'sglang',
     chip: 'generic',
-    model: { ...v3, expertMap: 'experts.json' },
+    model: { ...v3, expertMaps: { sglang: 'experts.json' } },
     table: sglangFlags,
     versions: sglangFlags.usual,
     runtime: { name: 'sglang', version: null },
@@ -130,7 +130,7 @@ const cases: readonly Case[] = [
     target: 'ascend',
     engine: 'vllm-ascend',
     chip: '910c',
-    model: { ...ascendModel, expertMap: 'expert_map.json' },
+    model: { ...ascendModel, expertMaps: { 'vllm-ascend': 'expert_map.json' } },
     table: vllmFlags,
     versions: ['0.23'],
     runtime: { name: 'vllm-ascend', version: '0.23' },

@@ -241,7 +241,7 @@ export const ascendEngines: Engines = {
       versions: ['0.18', '0.23', 'head'],
       formats: ['ascendv1', 'compressed-tensors'],
     },
-    sglang: { about: 'SGLang, ModelSlim directories', versions: [], formats: ['ascendv1', 'compressed-tensors'] },
+    sglang: { about: 'SGLang, ModelSlim directories', versions: ['0.5.9', '0.5.10', 'head'], formats: ['ascendv1', 'compressed-tensors'] },
     mindie: { about: 'MindIE', versions: [], formats: ['ascendv1'] },
   },
   recipes: {

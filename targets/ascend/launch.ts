@@ -69,8 +69,9 @@ export const ascendLaunch: Launch = (model, p, runtime, options) => {
   const ports = 'Devices talk over their own network: `hccn_tool -i 0 -net_health -g` on every node says whether it is up.';
 
   const vllmAscend = (version: string | null): StartedEngine => {
+    const map = model.expertMaps['vllm-ascend'];
     const versions = versionsOf(vllmFlags, version);
-    if (p.redundant > 0 && model.expertMap === null)
+    if (p.redundant > 0 && map === undefined)
       throw new Refusal([
         notSpreadSo(
           'vllm-ascend',
@@ -84,9 +85,7 @@ export const ascendLaunch: Launch = (model, p, runtime, options) => {
       ...(model.format === 'ascendv1' && model.quantisation !== null ? { quantization: 'ascend' } : {}),
       compilation: { cudagraph_mode: 'FULL_DECODE_ONLY' },
       // vllm_ascend/eplb/core/eplb_utils.py:27-43; vllm_ascend/ascend_config.py, eplb_config
-      ...(model.expertMap === null
-        ? {}
-        : { additional: ['{"eplb_config":{"expert_map_path":"', { ref: 'model' as const }, `/${model.expertMap}"}}`] }),
+      ...(map === undefined ? {} : { additional: ['{"eplb_config":{"expert_map_path":"', { ref: 'model' as const }, `/${map}"}}`] }),
     };
     const mp = wayObjection('mp', p, versions) === null;
     const ray = many && wayObjection('ray', p, versions) === null;
@@ -116,7 +115,7 @@ export const ascendLaunch: Launch = (model, p, runtime, options) => {
             ]
           : []),
         // the second model runner takes no map (vllm_ascend/platform.py:749-763 of 182b75ea)
-        ...(model.expertMap !== null && versions.includes('head') ? [{ name: 'VLLM_USE_V2_MODEL_RUNNER', value: '0' }] : []),
+        ...(map !== undefined && versions.includes('head') ? [{ name: 'VLLM_USE_V2_MODEL_RUNNER', value: '0' }] : []),
       ],
       // VASC/tutorials/features/ray.md:107-131
       rayEnv: [
@@ -132,7 +131,7 @@ export const ascendLaunch: Launch = (model, p, runtime, options) => {
         `Options are those of the vLLM that it stands on: ${versions.map(v => `${v} (${vllmFlags.versions[v]})`).join(', ')}.`,
         ...(model.hasMtp ? ['It drafts one token with the MTP block.'] : []),
         ...(ray ? ['`ray-node-K.sh` starts the same with Ray.'] : []),
-        ...(model.expertMap === null ? [] : ['The map of experts is read by the first model runner alone, and is announced to go.']),
+        ...(map === undefined ? [] : ['The map of experts is read by the first model runner alone, and is announced to go.']),
         ...(many ? [ports] : []),
       ],
     };

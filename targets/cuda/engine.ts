@@ -272,8 +272,12 @@ export const cudaEngines: Engines = {
   formatOf: { fp8: 'fp8', 'int8-rows': 'w8a8_int8', 'int8-blocks': 'blockwise_int8' },
   recipe: 'none',
   runtimes: {
-    vllm: { about: 'vLLM', versions: [], formats: ['compressed-tensors', 'fp8'] },
-    sglang: { about: 'SGLang', versions: [], formats: ['compressed-tensors', 'fp8', 'w8a8_int8', 'blockwise_int8'] },
+    vllm: { about: 'vLLM', versions: ['0.10', '0.18', '0.23', 'head'], formats: ['compressed-tensors', 'fp8'] },
+    sglang: {
+      about: 'SGLang',
+      versions: ['0.5.9', '0.5.10', 'head'],
+      formats: ['compressed-tensors', 'fp8', 'w8a8_int8', 'blockwise_int8'],
+    },
   },
   recipes: {
     none: { ...common, about: "byte for byte: DeepSeek's FP8 and FP4 as released", otherwise: 'keep', rules: [] },

@@ -54,7 +54,7 @@ export const cudaLaunch: Launch = (model, p, runtime, options) => {
         ...(model.hasMtp ? ['It drafts one token with the MTP block.'] : []),
         ...(ray ? ['`ray-node-K.sh` starts the same with Ray, which the image has to hold.'] : []),
         ...(mp || p.nodes === 1 ? [] : ['This version spreads a replica over nodes with Ray alone; the manifest does so too.']),
-        ...(model.expertMap === null ? [] : ['vLLM reads no map of experts: its placement is its own.']),
+        ...(Object.keys(model.expertMaps).length === 0 ? [] : ['vLLM reads no map of experts: its placement is its own.']),
         ...(p.nodes > 1 ? [rdma] : []),
       ],
     };
