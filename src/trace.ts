@@ -2,9 +2,10 @@
 // here, the reference interpreter where none is; both choose as verify holds them to. Runs over other texts add to the same file.
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import type { ValueOf } from '../ir/graph.js';
 import { Refusal } from '../ir/problem.js';
+import { makeDirectory } from './bundle/directory.js';
 import { openCheckpoint } from './checkpoint/shards.js';
 import { loadTokenizer, type Tokenizer } from './checkpoint/tokenizer.js';
 import { identityOf } from './experts.js';
@@ -91,6 +92,7 @@ export async function traceTexts(
   const topK = layers[0]!.topK;
   const model = identityOf(c, built);
   const before = earlier(file, model, topK);
+  makeDirectory(dirname(resolve(file))); // said now rather than after the work
   const tokenizer = await loadTokenizer(r.engineDir);
   const known = new Set(Object.entries(before).flatMap(([label, l]) => l.texts.map(t => `${label} ${t.sha256}`)));
   const sha = (t: Text): string => createHash('sha256').update(t.text).digest('hex');

@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from '@jest/globals';
 import { Refusal } from '../ir/problem.js';
 import { readHeader } from '../src/checkpoint/safetensors.js';
+import { loadTokenizer } from '../src/checkpoint/tokenizer.js';
 import { run } from '../src/cli/program.js';
 import { compiler } from '../src/doctor.js';
 import type { Trace } from '../src/placement/counts.js';
 import { findRunnable, openSession } from '../src/run.js';
-import { readText, type Text, type Traced, traceTexts } from '../src/trace.js';
+import { readText, sequencesOf, type Text, type Traced, traceTexts } from '../src/trace.js';
 import { evalText } from './eval-text.js';
 import { fixtures } from './golden-cases.js';
 
@@ -147,6 +148,20 @@ describe('run --trace', () => {
     expect(Object.keys(trace.labels)).toEqual(['lines', 'prompt', 'yue']);
     expect(countsOf(trace, 'lines')).toEqual(countsOf(trace, 'yue'));
     await expect(run(['run', nano, '--text', yue], 'test')).rejects.toThrow('HK2002  --text goes with --trace FILE');
+  });
+  it('makes a sequence of each line, several of a long one, each with its beginning', async () => {
+    const tokenizer = await loadTokenizer(nano);
+    const ids = tokenizer.encode('What is the capital of Thailand?');
+    expect(ids.length).toBeGreaterThan(5);
+    expect(sequencesOf('What is the capital of Thailand?\r\n\n', tokenizer, 100)).toEqual([[0, ...ids]]);
+    const cut = sequencesOf('What is the capital of Thailand?', tokenizer, 5);
+    expect(cut.map(s => [s[0], s.length <= 5])).toEqual(cut.map(() => [0, true]));
+    expect(cut.flatMap(s => s.slice(1))).toEqual(ids);
+  });
+  it('says at once that a trace cannot be written', async () => {
+    writeFileSync(join(work, 'file'), '');
+    const at = join('file', 'trace.json');
+    await expect(traced(nano, [text('some', 'x')], at)).rejects.toThrow();
   });
   it('takes a label behind the name of a file, or the name', () => {
     writeFileSync(join(work, 'news.txt'), '銅鑼灣');
