@@ -10,7 +10,7 @@ import type { Chip, PeakKind, Target } from '../targets/target.js';
 import { type ModelConfig, parseConfig } from './checkpoint/config.js';
 import { canonicalName, strayReason } from './checkpoint/names.js';
 import { dtypeBits, type TensorEntry } from './checkpoint/safetensors.js';
-import { openCheckpoint } from './checkpoint/shards.js';
+import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
 import { resolveTarget, runtimeNames, runtimeOf, unknownFormat, unknownRuntime } from './compile.js';
 import { formatOf } from './conformance.js';
 import { logicalTensor, type SourceTensor } from './logical.js';
@@ -100,6 +100,19 @@ function released(config: ModelConfig, file: string, expected: readonly Expected
   }
   return tensors;
 }
+/** A checkpoint that is open. */
+export function describeCheckpoint(c: Checkpoint, name: string, configFile = 'config.json'): Described {
+  const { config, tensors, dir } = c;
+  return {
+    name,
+    digest: digestOf(dir, configFile, c.files),
+    config,
+    tensors: () => tensors,
+    alike: alikeOf(config, tensors),
+    dir,
+    notes: [],
+  };
+}
 /** A directory with config.json, with or without shards (headers alone will do), or a config.json. */
 export function describeModel(path: string, allowPhantomKeys = false): Described {
   if (!existsSync(path)) throw new Refusal([notThere(path)]);
@@ -108,19 +121,8 @@ export function describeModel(path: string, allowPhantomKeys = false): Described
   const dir = isFile ? dirname(path) : path;
   const configFile = isFile ? basename(path) : 'config.json';
   const name = isFile && configFile !== 'config.json' ? configFile.replace(/\.json$/, '') : basename(dir);
-  if (!bare || !existsSync(join(dir, configFile))) {
-    const c = openCheckpoint(path, { headersOnly: true, allowPhantomKeys });
-    const { config, tensors } = c;
-    return {
-      name,
-      digest: digestOf(dir, configFile, c.files),
-      config,
-      tensors: () => tensors,
-      alike: alikeOf(config, tensors),
-      dir,
-      notes: [],
-    };
-  }
+  if (!bare || !existsSync(join(dir, configFile)))
+    return describeCheckpoint(openCheckpoint(path, { headersOnly: true, allowPhantomKeys }), name, configFile);
   const config = parseConfig(readFileSync(join(dir, configFile), 'utf8'), configFile);
   const few = fewer(config);
   return {
@@ -339,6 +341,9 @@ export function shapeOf(
     kinds.set(key, there);
     layerKinds.push(there.index);
   }
+  const embedding = outside.filter(p => p.role === 'embedding');
+  const blocks = [...byLayer].filter(([layer]) => layer >= c.layers).map(([, parts]) => parts);
+  const own = outside.some(p => p.role === 'head') && blocks.every(parts => parts.some(p => p.part.role === 'embedding'));
   const grouped = 'groups' in c && c.topkMethod !== 'greedy';
   const shape: ModelShape = {
     family: c.family,
@@ -350,8 +355,9 @@ export function shapeOf(
     layers: c.layers,
     kinds: [...kinds.values()].map(k => k.kind),
     layerKinds,
-    first: outside.filter(p => p.role === 'embedding'),
+    first: embedding,
     last: outside.filter(p => p.role !== 'embedding'),
+    again: own ? [] : embedding,
     routed:
       'experts' in c
         ? {

@@ -172,7 +172,13 @@ function showPlan(p: DeploymentPlan, most: number): void {
     print(
       `  activations up to ${bytes(b.activations)}, communication ${bytes(b.communication)}; of ${best.usable === null ? 'a memory that is not known' : `${bytes(best.usable)} that a plan may fill`}.`,
     );
-    if (best.stages.length > 1) print(`  layers of the stages: ${best.stages.join(', ')}`);
+    if (best.stages.length > 1) {
+      const list = best.stages.join(',');
+      const even = Math.max(...best.stages) - Math.min(...best.stages) <= 1;
+      print(
+        `  decoder layers of the stages: ${list}${even ? '' : `; tell the engine, VLLM_PP_LAYER_PARTITION=${list} or SGLANG_PP_LAYER_PARTITION=${list}`}`,
+      );
+    }
   }
   if (p.left.length) {
     print('\nLeft out:');

@@ -80,6 +80,8 @@ export interface ModelShape {
   /** Before the first layer, and after the last. */
   readonly first: readonly Part[];
   readonly last: readonly Part[];
+  /** Of the first, what the last stage has too: the table of a tied head, or that MTP blocks read and have no copy of. */
+  readonly again: readonly Part[];
   readonly routed: {
     readonly experts: number;
     readonly topK: number;

@@ -30,7 +30,7 @@ export interface Demand {
 export interface Row {
   readonly name: string;
   readonly parallel: Parallel;
-  /** Layers of each stage, MTP blocks counted with the last. */
+  /** Decoder layers of each stage; MTP blocks are on the last. */
   readonly stages: readonly number[];
   /** Of the fullest rank. */
   readonly bytes: {

@@ -54,7 +54,7 @@ const sum = (parts: readonly PartBytes[]): PartBytes =>
     absorbed: 0,
   });
 
-/** Layers [from, to) of a stage; the first has the embedding, the last the head. */
+/** Decoder layers [from, to) of a stage; the first has the embedding, the last MTP blocks and the head. */
 export interface Stage {
   readonly from: number;
   readonly to: number;
@@ -136,7 +136,10 @@ function communicationBytes(m: ModelShape, p: Parallel, a: Assumptions): number 
   return Math.ceil(a.communicationBuffer + exchange);
 }
 
-/** Bytes of the ranks of each stage: all ranks of a stage hold as much. */
+/**
+ * Bytes of the ranks of each stage: all ranks of a stage hold as much. `counts` deals decoder layers to stages as they say; else the heaviest stage is as
+ * light as can be. MTP blocks go with the last.
+ */
 export function rankBytes(
   m: ModelShape,
   p: Parallel,
@@ -144,15 +147,18 @@ export function rankBytes(
   context: number,
   drafting: boolean,
   a: Assumptions,
+  counts: readonly number[] | null = null,
 ): readonly RankBytes[] {
   const kinds = m.kinds.map(k => sum(k.parts.map(x => partBytes(x, p, m))));
   const first = sum(m.first.map(x => partBytes(x, p, m)));
-  const last = sum(m.last.map(x => partBytes(x, p, m)));
+  const last = sum([...m.last, ...(p.pp > 1 ? m.again : [])].map(x => partBytes(x, p, m)));
   const weight = (k: number): number => (kinds[k] as PartBytes).weights + (kinds[k] as PartBytes).absorbed;
-  const stages = dealStages(m.layerKinds.map(weight), first.weights, last.weights, p.pp);
+  const decoder = m.layerKinds.slice(0, m.layers).map(weight);
+  const after = m.layerKinds.slice(m.layers).reduce((n, k) => n + weight(k), last.weights);
+  const stages = counts ? stagesOf(counts) : dealStages(decoder, first.weights, after, p.pp);
   const sequences = m.kinds.map(k => sequenceBytes(k.cache, kv, p.tp, context));
   return stages.map(stage => {
-    const here = m.layerKinds.slice(stage.from, stage.to);
+    const here = m.layerKinds.slice(stage.from, stage.last ? m.layerKinds.length : stage.to);
     const all = sum([...here.map(k => kinds[k] as PartBytes), ...(stage.first ? [first] : []), ...(stage.last ? [last] : [])]);
     return {
       stage,
@@ -163,3 +169,7 @@ export function rankBytes(
     };
   });
 }
+const stagesOf = (counts: readonly number[]): readonly Stage[] => {
+  let at = 0;
+  return counts.map((n, i) => ({ from: at, to: (at += n), first: i === 0, last: i === counts.length - 1 }));
+};
