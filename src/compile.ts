@@ -10,7 +10,7 @@ import { bf16, f16, f32 } from '../ir/storage.js';
 import { verify } from '../ir/verify.js';
 import type { EngineFormat, EngineModel, Recipe, Runtime } from '../targets/engine.js';
 import { targets } from '../targets/index.js';
-import type { Chip, Target, WeightFile } from '../targets/target.js';
+import type { Chip, SourceFile, Target, WeightFile } from '../targets/target.js';
 import { Cache } from './bundle/cache.js';
 import { checkOutput, liesWithin, makeDirectory, outputPlace, sha256File, writeText } from './bundle/directory.js';
 import { baselineOf, digest, type Figures, gate, readBaseline } from './bundle/ledger.js';
@@ -34,7 +34,8 @@ import {
   writeWeights,
 } from './engine.js';
 import { type EnginePlan, outputCount, outputsOf, planEngine, planPacking } from './engine-plan.js';
-import { type Experts, expertNotes, parallelFor, placementFiles, planExperts } from './experts.js';
+import { type Experts, engineMaps, expertNotes, parallelFor, placementFiles, planExperts } from './experts.js';
+import type { LaunchWish } from './launching.js';
 import { type Sources, sourcesOf } from './logical.js';
 import { type Material, notMaterial, planMaterial, writeRanks } from './materialise.js';
 import { collect, keepTight } from './memory.js';
@@ -95,6 +96,8 @@ export interface CompileOptions {
   readonly experts?: string | null;
   /** Devices that experts are dealt to, as `dp=16,ep=16,nodes=2`: files and lists follow them. */
   readonly parallel?: string | null;
+  /** What launch files are told, where `parallel` asks for some. */
+  readonly launch?: LaunchWish;
   /** A weight file for each rank of `parallel`, with a proof for each tensor. */
   readonly materialise?: boolean;
   /** Shares of ranks may differ, and what cannot be cut is whole on each. */
@@ -208,6 +211,8 @@ export interface Aim {
   /** What is written for each rank; null where that was not asked for. */
   readonly material: Material | null;
   readonly notes: readonly string[];
+  /** What starts engines on several devices; empty where no devices are named. */
+  readonly launch: readonly SourceFile[];
 }
 export interface Prepared {
   readonly checkpoint: Checkpoint;
@@ -249,6 +254,9 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     layers: checkpoint.config.layers,
     tensors: sources.tensors.map(t => t.logical),
   };
+  const spread = await import('./launching.js');
+  spread.refuseIdle(o.launch ?? spread.noLaunchWish, o.parallel ?? null);
+  const parallel = o.parallel ? parallelFor(checkpoint, o.parallel) : null;
   const experts = planExperts(checkpoint, model, {
     experts: o.experts ?? null,
     parallel: o.parallel ?? null,
@@ -293,7 +301,7 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     refuseOtherClass(checkpoint, companions, plan, resolution, target, format, recipe);
     if (!experts)
       refuseUnread(checkpoint, plan, resolution, target, chip, format, recipe, buildOptions(checkpoint.config, { ...o, mtp: recipe.mtp }));
-    aims.push({
+    const aim: Aim = {
       target,
       chip,
       directory: chip.name === target.chips[0]?.name ? target.name : `${target.name}-${chip.name}`,
@@ -304,12 +312,21 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
       plan,
       byRank: experts !== null && !packing,
       material: o.materialise ? materialOf(checkpoint, plan, format, o) : null,
+      launch: [],
       notes: [
         ...resolution.notes,
         ...(packing?.left.map(sentence) ?? []),
         ...(experts ? expertNotes(experts, checkpoint.config.layers) : []),
       ],
-    });
+    };
+    if (parallel === null || !target.launch) {
+      aims.push(aim);
+      continue;
+    }
+    spread.refuseSpread(checkpoint, aim, o, parallel);
+    const maps = experts ? engineMaps(experts, checkpoint.config.layers, runtime, target) : [];
+    const launch = spread.launchOf(checkpoint, aim, o, parallel, maps);
+    aims.push({ ...aim, launch, notes: [...aim.notes, spread.launchNote(launch, parallel)] });
   }
   return { checkpoint, model, sources, engineModel, aims, experts, identities };
 }
@@ -416,7 +433,9 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
     });
     const { totals, figures } = account(p.checkpoint, a.plan, results, join(at, 'ledger.jsonl'));
     writeText(at, 'recipe.json', `${JSON.stringify(savedRecipe(a.recipe, a.format, a.resolution), null, 2)}\n`);
-    if (p.experts) for (const f of placementFiles(p.experts, a.plan, a.byRank, p.checkpoint, a.runtime)) writeText(at, f.path, f.text);
+    if (p.experts)
+      for (const f of placementFiles(p.experts, a.plan, a.byRank, p.checkpoint, a.runtime, a.target)) writeText(at, f.path, f.text);
+    for (const f of a.launch) writeText(at, f.path, f.text, f.executable === true);
     for (const r of results.values()) known.set(`${a.directory}/engine/${r.path}`, { sha256: r.sha256, bytes: r.bytes });
     collect();
     watch.step(`hold ${a.directory}/engine against the rules of ${a.format.name}`);
@@ -521,7 +540,8 @@ function finish(modelDir: string, o: CompileOptions, done: Built): void {
 /** Remove what an earlier, interrupted run of the same command left besides finished weight files: it is made again. */
 function sweep(at: string, plan: EnginePlan): void {
   if (!existsSync(at)) return;
-  for (const f of ['recipe.json', 'ledger.jsonl', 'native', 'placement', 'ranks']) rmSync(join(at, f), { recursive: true, force: true });
+  for (const f of ['recipe.json', 'ledger.jsonl', 'native', 'placement', 'launch', 'ranks'])
+    rmSync(join(at, f), { recursive: true, force: true });
   const weights = new Set(plan.files.map(f => f.path));
   for (const f of existsSync(join(at, 'engine')) ? readdirSync(join(at, 'engine')) : [])
     if (!weights.has(f)) rmSync(join(at, 'engine', f), { recursive: true, force: true });
@@ -549,6 +569,7 @@ function fingerprint(p: Prepared, o: CompileOptions): Fingerprint {
     targets: p.aims.map(a => `${a.target.name}:${a.chip.name} ${a.format.name} ${runtimeName(a.runtime)}`).join(', '),
     recipe: digest(JSON.stringify(p.aims.map(a => a.recipe))),
     experts: p.experts ? digest(JSON.stringify([o.parallel, p.experts.placement])) : 'none',
+    launch: p.aims.some(a => a.launch.length) ? digest(JSON.stringify(p.aims.map(a => a.launch))) : 'none',
     ranks: o.materialise ? `${o.parallel}${o.uneven ? ' uneven' : ''}` : 'none',
     calibration: o.calibration ? sha256File(o.calibration).sha256 : 'none',
     limits: JSON.stringify([o.state, o.context ?? null, o.sequences, o.chunk, o.weights, o.allowPhantomKeys]),

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Runtime } from '../targets/engine.js';
 import { devicesOf, type Parallel, parallelName } from '../targets/launch.js';
+import type { Target } from '../targets/target.js';
 import { canonicalName } from './checkpoint/names.js';
 import { readAt } from './checkpoint/safetensors.js';
 import type { Checkpoint } from './checkpoint/shards.js';
@@ -183,12 +184,30 @@ export function expertNotes(e: Experts, main: number): readonly string[] {
   ];
 }
 
+/** Names of the maps in engine/, by the engine that reads each. */
+export const expertMaps = { sglang: 'sglang-expert-location.json', 'vllm-ascend': 'expert-map.json' } as const;
 export interface PlacementFile {
   /** Inside the target's directory: maps that engines read lie beside the weights. */
   readonly path: string;
   readonly text: string;
 }
 const json = (v: unknown): string => `${JSON.stringify(v, null, 1).replace(/\[[\s\d,]+\]/g, list => list.replace(/\s+/g, ' '))}\n`;
+const isMapped = (p: Placement): boolean => p.layers.some(l => l.placed.length !== l.oldOf.length || !isIdentity(l.placed));
+/** The maps of experts that a target's engines read, where the order of numbers does not say it all. */
+export function engineMaps(e: Experts, layers: number, runtime: Runtime | null, target: Target): readonly PlacementFile[] {
+  if (!isMapped(e.placement)) return [];
+  const reads = (engine: string): boolean => Object.hasOwn(target.engines.runtimes, engine) && (runtime?.name ?? engine) === engine;
+  const file = (engine: keyof typeof expertMaps, map: unknown): PlacementFile => ({
+    path: `engine/${expertMaps[engine]}`,
+    text: `${JSON.stringify(map)}\n`,
+  });
+  return [
+    ...(reads('sglang') ? [file('sglang', physicalToLogicalMap(e.placement, layers))] : []),
+    ...(reads('vllm-ascend') && (runtime === null || readsExpertMap(runtime.version))
+      ? [file('vllm-ascend', expertMap(e.placement, layers))]
+      : []),
+  ];
+}
 /** placement/, and in engine/ the maps. Maps where they say more than the order of numbers does; staging where weights lie in files by rank. */
 export function* placementFiles(
   e: Experts,
@@ -196,11 +215,12 @@ export function* placementFiles(
   byRank: boolean,
   c: Checkpoint,
   runtime: Runtime | null,
+  target: Target,
 ): Generator<PlacementFile> {
   const main = c.config.layers;
   const { placement: p, parallel } = e;
   const hidden = new Map(e.layers.map(l => [l.layer, l]));
-  const mapped = p.layers.some(l => l.placed.length !== l.oldOf.length || !isIdentity(l.placed));
+  const mapped = isMapped(p);
   yield {
     path: 'placement/placement.json',
     text: json({
@@ -220,11 +240,7 @@ export function* placementFiles(
       })),
     }),
   };
-  if (mapped) {
-    yield { path: 'engine/sglang-expert-location.json', text: `${JSON.stringify(physicalToLogicalMap(p, main))}\n` };
-    if (runtime?.name !== 'vllm-ascend' || readsExpertMap(runtime.version))
-      yield { path: 'engine/expert-map.json', text: `${JSON.stringify(expertMap(p, main))}\n` };
-  }
+  yield* engineMaps(e, main, runtime, target);
   if (!byRank) return;
   const tensors: StagedTensor[] = [];
   for (const { name, file, size } of outputsOf(plan)) {

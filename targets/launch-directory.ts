@@ -39,7 +39,7 @@ function readme(
   const where = { image: 'an image volume', pvc: 'a PersistentVolumeClaim', hostpath: 'a directory of every host' }[options.modelSource];
   return `# Starting ${model.name}
 
-${parallelName(p)} on ${p.nodes} ${many ? 'nodes' : 'node'} of ${p.devicesPerNode} devices${
+${parallelName(p)} on ${p.nodes} ${many ? 'nodes' : 'node'} of ${p.devicesPerNode} ${p.devicesPerNode === 1 ? 'device' : 'devices'}${
     runtime ? `, for ${runtime.name}${runtime.version === null ? '' : ` ${runtime.version}`}` : ''
   }. Written from the engines' own options: each was looked up in the version's source.
 Only the site knows addresses, interfaces and images: these are blanks, and nothing stands in them that was guessed.

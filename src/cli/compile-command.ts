@@ -18,6 +18,10 @@ export interface CompileArguments {
   readonly experts?: string;
   readonly expertsForm?: 'renumber' | 'map';
   readonly parallel?: string;
+  readonly servedName?: string;
+  readonly port?: number;
+  readonly image?: string;
+  readonly modelSource?: 'image' | 'pvc' | 'hostpath';
   readonly materialise?: boolean;
   readonly uneven?: boolean;
   readonly jobs?: number;
@@ -63,6 +67,7 @@ export const optionsFor = (o: Partial<CompileArguments>, version: string): Compi
   baseline: o.baseline ?? null,
   experts: o.experts ?? null,
   parallel: o.parallel ?? null,
+  launch: { servedName: o.servedName ?? null, port: o.port ?? null, image: o.image ?? null, modelSource: o.modelSource ?? null },
   expertsForm: o.expertsForm ?? 'renumber',
   materialise: o.materialise === true,
   uneven: o.uneven === true,

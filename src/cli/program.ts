@@ -58,7 +58,16 @@ export async function run(args: readonly string[], version: string): Promise<num
     .option('--budget <bpw>', 'bits a weight that all linears may take, as 4.5 or 4.5bpw; storages are chosen by measured error', bits)
     .option('--gate <file>', 'refuse (exit 6) when an error figure is worse than in this baseline')
     .option('--baseline <file>', 'write the error figures as a baseline')
-    .option('--parallel <way>', 'devices that experts are dealt to, as dp=16,ep=16,nodes=2[,redundant=16]: weights lie in files by rank')
+    .option(
+      '--parallel <way>',
+      'devices that it is to run on, as tp=8 or dp=16,ep=16,nodes=2[,redundant=16], or a row of a plan, PLAN.json#2: launch files, and weights in files by rank of their experts',
+    )
+    .option('--served-name <name>', 'with --parallel: the name that requests call the model by')
+    .option('--port <n>', 'with --parallel: port of the HTTP server (8000)', whole)
+    .option('--image <reference>', 'with --parallel: container image of the engine; a documented one, or a blank, where not given')
+    .addOption(
+      new Option('--model-source <kind>', 'with --parallel: where a pod finds the model (pvc)').choices(['image', 'pvc', 'hostpath']),
+    )
     .option(
       '--experts <file[:labels]>',
       'with --parallel: routing trace (run --trace), counts or a placement; experts are renumbered so that ranks have even loads',

@@ -1,0 +1,85 @@
+// What starts an engine on the devices that --parallel names: launch/ beside engine/, and whether the model can be spread so at all.
+import { type Problem, problem, Refusal } from '../ir/problem.js';
+import type { Chosen } from '../targets/engine.js';
+import { launchFiles, type ModelSource, type Parallel, parallelName } from '../targets/launch.js';
+import type { SourceFile } from '../targets/target.js';
+import type { Checkpoint } from './checkpoint/shards.js';
+import type { Aim, CompileOptions } from './compile.js';
+import { expertMaps, type PlacementFile } from './experts.js';
+import { checkParallel } from './plan/legal.js';
+import { describeCheckpoint, shapeOf } from './plan-model.js';
+
+const needsParallel = (options: readonly string[]): Problem =>
+  problem('HK2757', `${options.join(', ')} ${options.length === 1 ? 'is' : 'are'} of launch files, and no devices are named`, {
+    next: 'Add --parallel, as --parallel tp=8; hkgai plan MODEL --target … --devices N ranks the ways.',
+  });
+
+/** What launch files are told on the command line. */
+export interface LaunchWish {
+  /** The name that requests call the model by; null: its architecture's. */
+  readonly servedName: string | null;
+  /** Port of the HTTP server; null: 8000. */
+  readonly port: number | null;
+  /** Container image; null: a documented one, or a blank. */
+  readonly image: string | null;
+  /** Where a pod finds the model; null: a claim. */
+  readonly modelSource: ModelSource | null;
+}
+export const noLaunchWish: LaunchWish = { servedName: null, port: null, image: null, modelSource: null };
+
+/** Refuse wishes for launch files where there are none. */
+export function refuseIdle(w: LaunchWish, parallel: string | null): void {
+  const given = [
+    ...(w.servedName === null ? [] : ['--served-name']),
+    ...(w.port === null ? [] : ['--port']),
+    ...(w.image === null ? [] : ['--image']),
+    ...(w.modelSource === null ? [] : ['--model-source']),
+  ];
+  if (given.length && parallel === null) throw new Refusal([needsParallel(given)]);
+}
+
+/** Refuse a way to spread the model that its heads, experts, storages or devices do not allow. */
+export function refuseSpread(c: Checkpoint, a: Aim, o: CompileOptions, p: Parallel): void {
+  const { shape } = shapeOf(describeCheckpoint(c, c.config.modelType), {
+    target: `${a.target.name}:${a.chip.name}`,
+    quantise: o.quantise,
+    format: a.format.name,
+    runtime: o.runtime && a.runtime ? o.runtime : null,
+    mtp: o.mtp,
+  });
+  const found = checkParallel(shape, p, a.chip.device ?? null);
+  if (found.length) throw new Refusal(found);
+}
+
+const inCodes = (x: Chosen): boolean =>
+  x.form.kind === 'coded' || x.form.kind === 'gguf' || (x.form.kind === 'keep' && x.source.storage.kind === 'scaled');
+/** launch/ of a target: empty where it starts no engine. Refuses where an engine that was named cannot be started so. */
+export function launchOf(c: Checkpoint, a: Aim, o: CompileOptions, p: Parallel, maps: readonly PlacementFile[]): readonly SourceFile[] {
+  const w = o.launch ?? noLaunchWish;
+  const written = new Set(maps.map(f => f.path));
+  return launchFiles(
+    a.target,
+    {
+      name: w.servedName ?? c.config.modelType.replaceAll('_', '-'),
+      family: c.config.modelType,
+      contextLength: o.context ?? null,
+      format: a.format.name,
+      quantisation: a.resolution.chosen.some(inCodes) ? a.recipe.name : null,
+      hasMtp: a.resolution.chosen.some(x => x.tensor.mtp),
+      expertMaps: Object.fromEntries(Object.entries(expertMaps).filter(([, file]) => written.has(`engine/${file}`))),
+    },
+    p,
+    a.runtime,
+    {
+      modelSource: w.modelSource ?? 'pvc',
+      port: w.port ?? 8000,
+      chip: a.chip.name,
+      ...(w.image === null ? {} : { image: w.image }),
+    },
+  );
+}
+/** A sentence for the summary. */
+export const launchNote = (files: readonly SourceFile[], p: Parallel): string =>
+  files.length === 0
+    ? `No engine of this target is started on several devices: no launch files for ${parallelName(p)}.`
+    : `launch/ starts it on ${p.nodes === 1 ? 'one node' : `${p.nodes} nodes`} of ${p.devicesPerNode} ${p.devicesPerNode === 1 ? 'device' : 'devices'} (${parallelName(p)}): launch/README.md says how.`;

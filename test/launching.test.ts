@@ -1,0 +1,81 @@
+// launch/ of a bundle: written where devices are named, in the manifest, the same from run to run, refused before a byte where it cannot be.
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { Refusal } from '../ir/problem.js';
+import { readManifest } from '../src/bundle/manifest.js';
+import { type CompileOptions, compile } from '../src/compile.js';
+
+const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
+const v3 = join(fixtures, 'tiny', 'v3-tiny-bf16');
+let work = '';
+beforeAll(() => {
+  work = mkdtempSync(join(tmpdir(), 'hkgai-launching-'));
+});
+afterAll(() => rmSync(work, { recursive: true, force: true }));
+
+const base: Omit<CompileOptions, 'out' | 'targets' | 'quantise'> = {
+  state: 'f32',
+  mtp: null,
+  weights: 'auto',
+  sequences: 4,
+  chunk: 128,
+  force: false,
+  allowPhantomKeys: false,
+  version: '0',
+  noCache: true,
+};
+const make = (name: string, targets: readonly string[], more: Partial<CompileOptions>) =>
+  compile(v3, { ...base, out: join(work, name), targets, quantise: 'bf16', ...more }, { step: () => {}, at: () => {} });
+const refused = async (name: string, targets: readonly string[], more: Partial<CompileOptions>): Promise<string> => {
+  const e = await make(name, targets, more).catch((x: unknown) => x);
+  expect(e).toBeInstanceOf(Refusal);
+  expect(existsSync(join(work, name))).toBe(false);
+  return (e as Refusal).message;
+};
+const launch = { servedName: 'our/v3', port: 9001, image: 'registry.local/vllm@sha256:00', modelSource: 'hostpath' } as const;
+
+describe('launch files of a bundle', () => {
+  it('stand in the manifest, can be run, and say what was asked for', async () => {
+    const { manifest } = await make('a', ['cuda:h200', 'ascend:910b3', 'cpu'], { parallel: 'dp=2,ep=2,nodes=2', launch });
+    const files = Object.keys(manifest.files).filter(f => f.includes('/launch/'));
+    for (const f of ['vllm/node-0.sh', 'vllm/node-1.sh', 'vllm/leaderworkerset.yaml', 'sglang/node-1.sh', 'fill.sh', 'README.md'])
+      expect(files).toContain(`cuda-h200/launch/${f}`);
+    expect(files).toContain('ascend-910b3/launch/mindie/rank-table.json');
+    expect(files.filter(f => f.startsWith('cpu/'))).toEqual([]);
+    const node = join(work, 'a', 'cuda-h200/launch/vllm/node-1.sh');
+    expect(statSync(node).mode & 0o111).not.toBe(0);
+    const pods = readFileSync(join(work, 'a', 'cuda-h200/launch/vllm/leaderworkerset.yaml'), 'utf8');
+    for (const word of ['our/v3', '9001', 'hostPath']) expect(pods).toContain(word);
+    expect(readFileSync(node, 'utf8')).toContain('our/v3');
+    expect(readFileSync(join(work, 'a', 'cuda-h200/launch/vllm/site.env'), 'utf8')).toContain('registry.local/vllm@sha256:00');
+    expect(manifest.targets.map(t => t.notes.find(n => n.startsWith('launch/'))?.slice(0, 48))).toEqual([
+      'launch/ starts it on 2 nodes of 1 device (tp=1,d',
+      'launch/ starts it on 2 nodes of 1 device (tp=1,d',
+      undefined,
+    ]);
+  });
+  it('are the same in another directory', async () => {
+    await make('b', ['cuda:h200', 'ascend:910b3', 'cpu'], { parallel: 'dp=2,ep=2,nodes=2', launch, jobs: 1 });
+    expect(readManifest(join(work, 'b')).files).toEqual(readManifest(join(work, 'a')).files);
+  });
+  it('name the maps of replicated experts, each for the engine that reads it', async () => {
+    await make('maps', ['cuda:h200', 'ascend:910b3'], { parallel: 'dp=2,ep=2,redundant=2' });
+    const at = (f: string): string => join(work, 'maps', f);
+    expect(existsSync(at('cuda-h200/engine/sglang-expert-location.json'))).toBe(true);
+    expect(existsSync(at('cuda-h200/engine/expert-map.json'))).toBe(false);
+    expect(existsSync(at('ascend-910b3/engine/expert-map.json'))).toBe(true);
+    expect(readFileSync(at('cuda-h200/launch/sglang/node-0.sh'), 'utf8')).toContain('/sglang-expert-location.json');
+    expect(readFileSync(at('cuda-h200/launch/vllm/node-0.sh'), 'utf8')).not.toContain('expert-location');
+    expect(readFileSync(at('ascend-910b3/launch/vllm-ascend/node-0.sh'), 'utf8')).toContain('/expert-map.json');
+  });
+  it('are refused where they cannot be, before a byte is written', async () => {
+    expect(await refused('x', ['cuda'], { launch })).toMatch(/HK2757 .*--served-name, --port, --image, --model-source are of launch files/);
+    expect(await refused('x', ['cuda:h200'], { parallel: 'tp=16' })).toMatch(/HK2703 .*attention heads cannot be dealt to 16 ranks/);
+    expect(await refused('x', ['cuda:h200'], { parallel: 'dp=3,ep=3' })).toMatch(/HK27\d\d .*experts/);
+    expect(await refused('x', ['biren:br106b'], { parallel: 'dp=2,ep=2,nodes=2' })).toMatch(/HK2751 .*vendor's vLLM/);
+    expect(await refused('x', ['cuda'], { parallel: 'tp=1', launch: { ...launch, servedName: 'a\nb' } })).toMatch(/HK2756/);
+  });
+});
