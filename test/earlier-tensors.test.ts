@@ -36,6 +36,8 @@ const work = mkdtempSync(join(tmpdir(), 'hkgai-earlier-'));
 afterAll(() => rmSync(work, { recursive: true }));
 const model = join(work, 'model');
 const cache = join(work, 'cache');
+/** A copy: tests beside this one link to the fixture's files, which makes them other files to a cache. */
+const nano = join(work, 'nano model');
 const out = (name: string): string => join(work, name);
 let bytes = 0;
 /** Every matrix in 8 bits, save what is asked to be otherwise. */
@@ -95,6 +97,7 @@ let base = '';
 let all = 0;
 beforeAll(async () => {
   ({ bytes } = writeSynthetic(model, { storage: 'bf16', hidden: 384, layers: 2, experts: 16, width: 256, shards: 3 }));
+  cpSync(join(fixtures, 'hkgai-nano'), nano, { recursive: true });
   base = recipe('base');
   all = count(/./);
   const e = await run('base', base);
@@ -152,7 +155,6 @@ describe('another recipe', () => {
 
 describe('statistics of activations', () => {
   it('count with the tensors that are weighed by them, GPTQ too', async () => {
-    const nano = join(fixtures, 'hkgai-nano');
     const own = readFileSync(join(fixtures, 'eval/calibration_own.txt'), 'utf8');
     const rules = (name: string, expert: string, attention: string): string => {
       const file = join(work, `${name}.json`);
@@ -192,7 +194,7 @@ describe('statistics of activations', () => {
 describe('experts under other numbers, in files by rank', () => {
   it('are taken by their content: what speaks of their numbers alone is made anew', async () => {
     const command = (name: string, ...more: readonly string[]): Promise<Ended> =>
-      hkgai(['compile', join(fixtures, 'hkgai-nano'), '-o', out(name), '-t', 'cpu', '--quantise', 'int8', ...more], cache);
+      hkgai(['compile', nano, '-o', out(name), '-t', 'cpu', '--quantise', 'int8', ...more], cache);
     const dealt = ['--parallel', 'dp=2,ep=2,nodes=1', '--experts', join(fixtures, 'eval/routing_counts_own.json')];
     expect((await command('numbered')).code).toBe(0);
     const e = await command('renumbered', ...dealt);
