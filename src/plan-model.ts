@@ -16,7 +16,7 @@ import { formatOf } from './conformance.js';
 import { logicalTensor, type SourceTensor } from './logical.js';
 import { buildModel, type Expected, expectedTensors } from './models/index.js';
 import { attentionOf, cacheOf, cutOf, type LayerKind, type ModelShape, type Part } from './plan/model.js';
-import { notSpread } from './plan/problems.js';
+import { headersNeeded, notSpread } from './plan/problems.js';
 import { digestOf, type ModelDigest } from './plan/saved.js';
 import { findRecipe, resolve } from './recipe.js';
 
@@ -30,6 +30,8 @@ export interface Described {
   readonly alike: Alike | null;
   /** Where config.json lies; null where another file was named. */
   readonly dir: string | null;
+  /** No weights are there, and no headers. */
+  readonly bare: boolean;
   readonly notes: readonly string[];
 }
 interface Alike {
@@ -110,6 +112,7 @@ export function describeCheckpoint(c: Checkpoint, name: string, configFile = 'co
     tensors: () => tensors,
     alike: alikeOf(config, tensors),
     dir,
+    bare: false,
     notes: [],
   };
 }
@@ -135,6 +138,7 @@ export function describeModel(path: string, allowPhantomKeys = false): Described
         ? { config: few, tensors: released(few, configFile, expectedTensors(few)), kept: few.experts, experts: config.experts }
         : null,
     dir: configFile === 'config.json' ? dir : null,
+    bare: true,
     notes: ['No weights are there: dtypes are those of the release that config.json speaks of.'],
   };
 }
@@ -301,6 +305,8 @@ export function shapeOf(
   const stands = standsOf(d, each);
   const engineModel = { modelType: c.family, layers: c.layers, tensors: stands.map(s => s.logical) };
   const chosen = resolve(w.recipe, stands, w.format, engineModel, w.target.name, w.chip.name, w.runtime, false);
+  const { quantisation } = c;
+  if (d.bare && quantisation.kind === 'other' && w.recipe.otherwise === 'keep') throw new Refusal([headersNeeded(quantisation.method)]);
   const byLayer = new Map<number, { readonly part: Part; readonly key: string }[]>();
   let bytes = 0;
   for (const x of chosen.chosen) {

@@ -478,6 +478,9 @@ describe('what is asked', () => {
     expect(of({ devices: 8, target: 'cpu', quantise: 'q8_0' })).toMatch(/^HK2712/);
     expect(of({ devices: 8, topology: join(work, 'nowhere.json') })).toMatch(/^HK3900/);
     expect(refusal(() => describeModel(join(work, 'nowhere')))).toMatch(/^HK3900/);
+    expect(refusal(() => deploymentPlan(describeModel(config('Kimi-K2.5')), { ...asked, target: 'cuda:h20', devices: 8 }))).toMatch(
+      /^HK2715 \| config.json says that weights are in compressed-tensors/,
+    );
   });
   it('a row of a saved plan is for its checkpoint alone', () => {
     const dir = join(work, 'saved');

@@ -57,3 +57,7 @@ export const needsDevices = (options: readonly string[]): Problem =>
   problem('HK2714', `${options.join(', ')} ${options.length === 1 ? 'is' : 'are'} of a plan of devices`, {
     next: 'Add --devices N, --topology FILE, --parallel or --compare.',
   });
+export const headersNeeded = (method: string): Problem =>
+  problem('HK2715', `config.json says that weights are in ${method}: how they lie is known from their headers alone`, {
+    next: 'Name the checkpoint, headers alone will do; or a --quantise that says what becomes of all linears.',
+  });
