@@ -184,7 +184,7 @@ export function expertNotes(e: Experts, main: number): readonly string[] {
   ];
 }
 
-/** Names of the maps in engine/, by the engine that reads each. */
+/** Names of the maps in engine/, by the engine that reads each; MindIE reads the one of vllm-ascend. */
 export const expertMaps = { sglang: 'sglang-expert-location.json', 'vllm-ascend': 'expert-map.json' } as const;
 export interface PlacementFile {
   /** Inside the target's directory: maps that engines read lie beside the weights. */
@@ -203,7 +203,7 @@ export function engineMaps(e: Experts, layers: number, runtime: Runtime | null, 
   });
   return [
     ...(reads('sglang') ? [file('sglang', physicalToLogicalMap(e.placement, layers))] : []),
-    ...(reads('vllm-ascend') && (runtime === null || readsExpertMap(runtime.version))
+    ...((reads('vllm-ascend') && (runtime === null || readsExpertMap(runtime.version))) || runtime?.name === 'mindie'
       ? [file('vllm-ascend', expertMap(e.placement, layers))]
       : []),
   ];

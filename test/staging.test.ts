@@ -170,6 +170,7 @@ describe('compile --parallel', () => {
       ['cuda:h20', 'none', 'vllm', []],
       ['cuda:h20', 'w4a16', 'sglang', ['sglang-expert-location.json']],
       ['ascend:910b', 'w8a8', 'vllm-ascend@0.23', ['expert-map.json']],
+      ['ascend:910b', 'w8a8', 'mindie', ['expert-map.json']],
       ['biren', 'bf16', null, []],
     ] as const) {
       // compile holds the directory against the engine's rules, and refuses what breaks one
