@@ -118,6 +118,8 @@ function room(r: Row): string {
   return r.fits ? `fits, ${bytes(r.left)} free` : `too large by ${bytes(-r.left)}`;
 }
 
+/** Reasons that are printed. */
+const mostReasons = 8;
 function showPlan(p: DeploymentPlan, most: number): void {
   print(
     `${p.model.name}: ${bytes(p.model.bytes)} as ${p.engine} (${p.recipe}) on ${p.devices} devices of ${p.target}${p.topology ? ` (${p.topology})` : ''}, ${p.nodes} ${p.nodes === 1 ? 'node' : 'nodes'}`,
@@ -182,7 +184,9 @@ function showPlan(p: DeploymentPlan, most: number): void {
   }
   if (p.left.length) {
     print('\nLeft out:');
-    for (const l of p.left) print(`  ${l.ways} ${l.ways === 1 ? 'way' : 'ways'}: ${l.why}`);
+    for (const l of p.left.slice(0, mostReasons)) print(`  ${l.ways} ${l.ways === 1 ? 'way' : 'ways'}: ${l.why}`);
+    if (p.left.length > mostReasons)
+      print(`  and ${p.left.slice(mostReasons).reduce((n, l) => n + l.ways, 0)} more ways: --json has the reasons`);
   }
   for (const n of p.notes) print(n);
   showAssumed(p.assumed);

@@ -147,7 +147,7 @@ export function order(a: Row, b: Row, goal: Goal): number {
 
 export interface Listed {
   readonly rows: readonly Row[];
-  /** Why ways were left out, each sentence once, with how many. */
+  /** Why ways were left out, the first reason of each, with how many. */
   readonly left: readonly { readonly why: string; readonly ways: number }[];
 }
 export function listRows(m: ModelShape, devices: number, nodes: number, device: Device, chip: string, d: Demand): Listed {
@@ -155,7 +155,8 @@ export function listRows(m: ModelShape, devices: number, nodes: number, device: 
   const rows: Row[] = [];
   for (const p of ways(m, devices, nodes, d.redundant)) {
     const why = [...objections(m, p), ...placeObjections(p, device)];
-    if (why.length) for (const w of why) left.set(w, (left.get(w) ?? 0) + 1);
+    // the first reason is enough: others mostly follow from it
+    if (why[0] !== undefined) left.set(why[0], (left.get(why[0]) ?? 0) + 1);
     else rows.push(rowOf(m, p, device, chip, d));
   }
   return { rows: rows.sort((a, b) => order(a, b, d.goal)), left: [...left].map(([why, n]) => ({ why, ways: n })) };
