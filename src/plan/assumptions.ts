@@ -11,25 +11,29 @@ export const assumptions = {
     value: 0.9,
     unit: '',
     about: "of a device's memory for weights, caches and buffers; the rest is for the runtime, its graphs and what falls between",
-    source: 'gpu_memory_utilization of vLLM, 0.9 where not said (vllm/config/cache.py)',
+    source:
+      'gpu_memory_utilization of vLLM: 0.92 where not said (vllm-project/vllm@002f10e0, vllm/config/cache.py), 0.9 before and in most launches',
   },
   stepTokens: {
     value: 8192,
     unit: 'tokens',
     about: 'most tokens of one step of a replica: buffers are made for it, and prompts are read in such steps',
-    source: 'max_num_batched_tokens of vLLM, 8192 where not said, on devices of 70 GiB and more (vllm/engine/arg_utils.py)',
+    source:
+      'max_num_batched_tokens of a vLLM server where not said, on devices of 70 GiB and more (vllm/engine/arg_utils.py, get_batch_defaults)',
   },
   mostSequences: {
     value: 256,
     unit: 'sequences',
     about: 'most sequences at once of a replica, where --batch does not say',
-    source: 'max_num_seqs of vLLM, 256 where not said (vllm/engine/arg_utils.py)',
+    source:
+      'max_num_seqs of vLLM where not said: 256, and 1024 on devices of 70 GiB and more (vllm/engine/arg_utils.py, get_batch_defaults); the less is taken',
   },
   communicationBuffer: {
     value: 400 * 2 ** 20,
     unit: 'bytes',
     about: "the collective library's own buffers on a device",
-    source: 'HCCL_BUFFSIZE, 200 MB where not said, one to send and one to receive; others take less',
+    source:
+      'HCCL_BUFFSIZE, 200 MB where not said, one to send and one to receive; launches of large models often ask for more, other libraries take less',
   },
   imbalance: {
     value: 1.2,
