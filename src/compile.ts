@@ -114,6 +114,8 @@ export interface Watch {
 /** Tensors by what was done to their values. */
 export interface Made {
   readonly passed: number;
+  /** Routers and tables whose rows or numbers follow experts that were renumbered. */
+  readonly reordered: number;
   readonly cast: number;
   /** Of the casts, those that lost something. */
   readonly lossy: number;
@@ -488,7 +490,7 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
   return { manifest, engines, remember };
 }
 function madeOf(plan: EnginePlan, figures: ReadonlyMap<string, Figures>): Made {
-  const made = { passed: 0, cast: 0, lossy: 0, coded: 0 };
+  const made = { passed: 0, reordered: 0, cast: 0, lossy: 0, coded: 0 };
   let before = '';
   for (const t of outputsOf(plan)) {
     const name = t.matrix ?? t.name;

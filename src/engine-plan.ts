@@ -24,8 +24,8 @@ export interface OutputTensor {
   readonly matrix: string | null;
   /** Which line of the recipe, and what it asked for. */
   readonly rule: string;
-  /** Bytes passed on, values cast one by one, or codes with scales. */
-  readonly kind: 'passed' | 'cast' | 'coded';
+  /** Bytes passed on; rows or numbers of experts in another order; values cast one by one; codes with scales. */
+  readonly kind: 'passed' | 'reordered' | 'cast' | 'coded';
 }
 /** What a file holds and how it is made. A model has a hundred thousand tensors: this is worked out when it is asked for, and not kept. */
 export interface Content {
@@ -194,7 +194,7 @@ function kept(
     from: [t.name],
     matrix: null,
     rule,
-    kind: 'passed',
+    kind: t === entry && (s?.moved?.rows || s?.moved?.ids) ? 'reordered' : 'passed',
     place: [t.file, t.bytes[0]] as const,
     source: entrySize(t),
     steps: at => [passStep(s, t, at[0] as number)],

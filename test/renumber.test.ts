@@ -20,6 +20,7 @@ import { placementFormat } from '../src/placement/counts.js';
 import { inverse, isIdentity } from '../src/placement/placement.js';
 import { renumbered } from '../src/renumber.js';
 import { openNative, openReference, type Session } from '../src/session.js';
+import { Spoilt } from './engine-directory.js';
 import { fixtures, recorded, worst } from './golden-cases.js';
 
 const work = mkdtempSync(join(tmpdir(), 'hkgai-renumber-'));
@@ -304,4 +305,17 @@ describe('renumbered experts', () => {
     for (const name of ['model.layers.1.mlp.gate.bias_vl', 'model.layers.1.mlp.experts.smooth'])
       expect(() => as(name)).toThrow(`HK2728  Experts cannot be renumbered: ${name} is not known`);
   });
+});
+
+it('a table that names an expert that is not there is refused with tensor, number and place', async () => {
+  const copy = new Spoilt(join(fixtures, 'tiny/v4-tiny'), join(work, 'no such expert'));
+  copy.remove('golden.safetensors');
+  let name = '';
+  copy.tensors(/tid2eid$/, t => {
+    name = t.name;
+    new DataView(t.bytes.buffer, t.bytes.byteOffset).setBigInt64(24, 77n, true);
+  });
+  const e = await made(copy.dir, { experts: shuffled(copy.dir).file, parallel: 'dp=2,ep=2' }).catch(x => x);
+  expect(e).toBeInstanceOf(Refusal);
+  expect((e as Refusal).message).toMatch(new RegExp(`HK3604 .*${name} names expert 77, and there are \\d+`));
 });

@@ -144,9 +144,10 @@ function tell({ manifest, engines }: Compiled, out: string): void {
     say(
       `                  ${grouped(source.tensors)} tensors in, ${grouped(output.tensors)} out${dropped.tensors ? `, ${dropped.tensors} dropped with reason` : ''}; ledger.jsonl balances`,
     );
-    const { passed, cast, lossy, coded, saturated } = e.made;
+    const { passed, reordered, cast, lossy, coded, saturated } = e.made;
     const parts = [
       passed && `${grouped(passed)} byte for byte`,
+      reordered && `${grouped(reordered)} with rows or numbers of experts in their new order`,
       cast && `${grouped(cast)} cast${lossy ? `, ${grouped(lossy)} of them with loss` : ' without loss'}`,
       coded && `${grouped(coded)} matrices in codes${saturated ? ` (${grouped(saturated)} codes cut at their range)` : ''}`,
     ];

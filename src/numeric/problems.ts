@@ -8,3 +8,9 @@ export const tooWide = (tensor: string, value: bigint, file: string, at: number)
     why: 'It names an expert or a token; no model has that many. The file is damaged, or it is of another model.',
     next: 'Get the shard again and run the same command, or begin anew with --restart.',
   });
+export const noExpert = (tensor: string, value: bigint, experts: number, file: string, at: number): Problem =>
+  problem('HK3604', `${tensor} names expert ${BigInt.asIntN(64, value)}, and there are ${experts}`, {
+    places: [{ file, bytes: [at, at + 8] }],
+    why: 'Experts are given new numbers, and this one has none. The file is damaged, or it is of another model.',
+    next: 'Get the shard again and run the same command, or begin anew with --restart.',
+  });

@@ -9,7 +9,7 @@ import { elements, type Storage, scaleShape } from '../../ir/storage.js';
 import { strictIdentityOf } from '../checkpoint/identity.js';
 import { gptqRows } from './gptq.js';
 import { Arena, decoderOf, elementOf, figureBytes, type Kernels, openKernels, readFigures, scaleKindOf, slack } from './kernels.js';
-import { tooWide } from './problems.js';
+import { noExpert, tooWide } from './problems.js';
 import {
   type Donor,
   type EarlierStep,
@@ -336,7 +336,16 @@ export class Stream {
       length = narrow ? size / 2 : size;
       for (let i = 0; i < words.length; i += 2) {
         const id = words[i + 1] === 0 ? ids[words[i] as number] : undefined;
-        if (id === undefined) throw new Error(`${s.tensor} names an expert that is not there`);
+        if (id === undefined)
+          throw new Refusal([
+            noExpert(
+              s.tensor,
+              (BigInt(words[i + 1] as number) << 32n) | BigInt(words[i] as number),
+              ids.length,
+              s.file,
+              s.bytes[0] + 4 * i,
+            ),
+          ]);
         words[narrow ? i / 2 : i] = id;
       }
     }
