@@ -321,6 +321,7 @@ export function compareChips(d: Described, chips: readonly string[], o: Omit<Pla
       notes,
     };
     if (!device) return { ...common, row: null, missing: [`all of ${label}`] };
+    if (!device.memory) return { ...common, row: null, missing: [`memory of ${label}`] };
     const per = device.perNode?.value ?? 8;
     const counts = o.devices === null ? deviceCounts(most, per) : [o.devices];
     const better = (a: Row, b: Row): number => order(a, b, o.goal === 'devices' ? 'throughput' : o.goal);

@@ -379,6 +379,30 @@ describe('estimates', () => {
     expect(counts).toEqual([...counts].sort((a, b) => a - b));
     expect(counts[0]).toBeLessThan(8);
   });
+  it('what nobody says is named, for whatever a way would need, and no speed is made of it', () => {
+    const d = describeModel(config('DeepSeek-V2-Lite'));
+    const room = (t: object): string => {
+      writeFileSync(join(work, 'partial.json'), JSON.stringify({ format: 'hkgai-topology-1', memory: 8e10, devicesPerNode: 4, ...t }));
+      return join(work, 'partial.json');
+    };
+    const all = { memoryBandwidth: 2e12, peak: { bf16: 3e14 }, inNode: [{ name: 'a wire', bytesPerSecond: 1e11 }] };
+    const missing = (parallel: string, t: object, nodes = 1): readonly string[] => {
+      const [r] = deploymentPlan(d, { ...asked, target: 'cuda', topology: room(t), parallel, nodes }).rows;
+      expect(r!.estimate === null).toBe(r!.missing.length > 0);
+      if (r!.estimate)
+        for (const n of [r!.estimate.token, r!.estimate.prefill, r!.estimate.first]) expect(n > 0 && Number.isFinite(n)).toBe(true);
+      return r!.missing;
+    };
+    for (const way of ['tp=1', 'tp=4', 'pp=4', 'dp=4', 'dp=4,ep=4', 'tp=2,pp=2']) expect(missing(way, all)).toEqual([]);
+    expect(missing('tp=4', { ...all, inNode: [] })).toEqual(['rate within a node of cuda:generic']);
+    expect(missing('pp=4', { ...all, inNode: [] })).toEqual(['rate within a node of cuda:generic']);
+    expect(missing('dp=4,ep=4', { ...all, inNode: [] })).toEqual(['rate within a node of cuda:generic']);
+    expect(missing('tp=1', { ...all, inNode: [] })).toEqual([]);
+    expect(missing('tp=1', { ...all, peak: {} })).toEqual(['bf16 rate of cuda:generic']);
+    expect(missing('tp=1', { ...all, memoryBandwidth: undefined })).toEqual(['memory bandwidth of cuda:generic']);
+    expect(missing('tp=4,pp=2', all, 2)).toEqual(['rate between nodes of cuda:generic']);
+    expect(missing('tp=2', { ...all, betweenNodes: [{ name: 'a road', bytesPerSecond: 1e10 }] }, 2)).toEqual([]);
+  });
   it('energy and cost are of the watts and the price that were given, for a chip or for all', () => {
     const d = describeModel(config('DeepSeek-V2-Lite'));
     const [r] = deploymentPlan(d, { ...asked, devices: 8, parallel: 'tp=8', power: ['700'], price: ['1', 'cuda:h200=3'] }).rows;

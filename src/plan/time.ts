@@ -60,7 +60,8 @@ export function ratesOf(
   const link = (ranks: number) => rateOf(device.inNode.find(l => joins(l) >= ranks) ?? device.inNode.at(-1), 'rate within a node');
   const ranks = p.tp * p.dp;
   if (Math.min(ranks, p.devicesPerNode) > 1) link(Math.min(ranks, p.devicesPerNode));
-  if (p.tp > 1) link(Math.min(p.tp, p.devicesPerNode));
+  if (p.tp > 1 && p.devicesPerNode > 1) link(Math.min(p.tp, p.devicesPerNode));
+  if (p.pp > 1 && p.nodes === 1) link(p.devicesPerNode);
   const between =
     p.nodes > 1
       ? rateOf(
