@@ -400,6 +400,8 @@ describe('estimates', () => {
     expect(missing('tp=1', { ...all, inNode: [] })).toEqual([]);
     expect(missing('tp=1', { ...all, peak: {} })).toEqual(['bf16 rate of cuda:generic']);
     expect(missing('tp=1', { ...all, memoryBandwidth: undefined })).toEqual(['memory bandwidth of cuda:generic']);
+    expect(missing('tp=4,dp=2', all, 2)).toEqual([]);
+    expect(missing('tp=4,dp=2,ep=8', all, 2)).toEqual(['rate between nodes of cuda:generic']);
     expect(missing('tp=4,pp=2', all, 2)).toEqual(['rate between nodes of cuda:generic']);
     expect(missing('tp=2', { ...all, betweenNodes: [{ name: 'a road', bytesPerSecond: 1e10 }] }, 2)).toEqual([]);
   });

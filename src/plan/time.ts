@@ -62,10 +62,12 @@ export function ratesOf(
   if (Math.min(ranks, p.devicesPerNode) > 1) link(Math.min(ranks, p.devicesPerNode));
   if (p.tp > 1 && p.devicesPerNode > 1) link(Math.min(p.tp, p.devicesPerNode));
   if (p.pp > 1 && p.nodes === 1) link(p.devicesPerNode);
+  const all = p.nodes * p.devicesPerNode;
+  const across = p.tp > p.devicesPerNode || (p.ep > 1 && ranks > p.devicesPerNode) || p.pp > 1;
   const between =
-    p.nodes > 1
+    p.nodes > 1 && across
       ? rateOf(
-          device.betweenNodes.find(l => (l.joins?.value ?? p.nodes * p.devicesPerNode) >= p.nodes * p.devicesPerNode),
+          device.betweenNodes.find(l => (l.joins?.value ?? all) >= all),
           'rate between nodes',
         )
       : null;
