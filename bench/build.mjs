@@ -12,6 +12,7 @@ await buildWasm();
 execFileSync(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'bench'), '--outDir', out], {
   stdio: 'inherit',
 });
-for (const dir of ['targets/cpu/header', 'targets/cpu/runtime']) cpSync(join(root, dir), join(out, dir), { recursive: true });
+for (const dir of ['targets/cpu/header', 'targets/cpu/runtime', 'targets/runtime'])
+  cpSync(join(root, dir), join(out, dir), { recursive: true });
 cpSync(join(root, 'src/numeric/kernels.wasm'), join(out, 'src/numeric/kernels.wasm'));
 cpSync(join(root, 'bench/verbs.c'), join(out, 'bench/verbs.c'));

@@ -12,7 +12,7 @@ import { printProgram } from './program.js';
 const here = fileURLToPath(new URL('.', import.meta.url));
 /** The checked-in headers and runtime, by their names. */
 const checkedIn = (): readonly SourceFile[] =>
-  ['header', 'runtime'].flatMap(dir =>
+  ['header', 'runtime', '../runtime'].flatMap(dir =>
     readdirSync(join(here, dir))
       .filter(f => /\.[ch]$/.test(f))
       .sort()
