@@ -201,9 +201,4 @@ export function printC(k: Kernel): string {
     ),
   );
 }
-/** How many blocks a kernel has, as a C expression over its sizes. */
-export function blocksC(k: Kernel, spell: (size: string) => string): string {
-  const names = new Names();
-  const raw = whole(product(k.grid.map(g => g.count)), names);
-  return k.sizes.reduce((t, s) => t.replace(new RegExp(`\\b${names.of('int', s)}\\b`, 'g'), spell(s)), raw);
-}
+export { blocksC } from '../host-program.js';
