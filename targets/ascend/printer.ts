@@ -26,6 +26,8 @@ import { kindOf, placeOf, pointers, printerLocals, product, tileType, whole } fr
 import { axes } from '../simt.js';
 
 const count = ([r, c]: Shape): number => r * c;
+/** What a store goes through on its way out: `moved_bytes` of the header. */
+const movedBytes = 2048;
 /** Vector units compare 256 bytes at a time. */
 const rounded = (n: number): number => Math.ceil(n / 64) * 64;
 const call = { '+': 'Add', '-': 'Sub', '*': 'Mul', '/': 'Div', max: 'Max', min: 'Min' } as const;
@@ -237,6 +239,9 @@ export function unstream(k: Kernel): Kernel {
   return { ...k, body: body(k.body) };
 }
 
+/** A table of pointers lies in global memory as what they point to does. */
+const inGlobal = (type: string): string => type.replace('*const *', '*__gm__ const *');
+
 export interface PrintedAscend {
   readonly text: string;
   /** Bytes of the unified buffer that the kernel takes: tiles, temporaries, masks, what contract stages. */
@@ -247,13 +252,20 @@ export interface PrintedAscend {
 export function printAscend(source: Kernel): PrintedAscend {
   const k = unstream(source);
   const marks = placeBarriers(k, true);
-  const names = new Names([...printerLocals, 'arena', ...['value', 'mask'].flatMap(w => Array.from({ length: 24 }, (_, i) => `${w}${i}`))]);
+  const names = new Names([
+    ...printerLocals,
+    'arena',
+    'staged',
+    'moved',
+    ...['value', 'mask'].flatMap(w => Array.from({ length: 24 }, (_, i) => `${w}${i}`)),
+  ]);
   for (const p of k.params) pointers(p, names);
   for (const n of k.sizes) names.of('int', n);
   let temporaries = 0;
   let masks = 0;
   let most = 0;
   let staged = 0;
+  let stores = false;
   const vector = (shape: Shape, use: (v: Vector) => void): Code => {
     const v = new Vector(names);
     use(v);
@@ -278,7 +290,8 @@ export function printAscend(source: Kernel): PrintedAscend {
       case 'load':
         return `tile_load${ragged(s.to) ? '_each' : ''}<${refShape(s.to).join(', ')}>(${at(s.to)}, ${(s.to.as ?? s.to.tile.shape)[1]}, ${view(s.from)}, ${float(s.from.pad ?? 0)});`;
       case 'store':
-        return `tile_store${ragged(s.from) ? '_each' : ''}<${refShape(s.from).join(', ')}>(${view(s.to)}, ${at(s.from)}, ${(s.from.as ?? s.from.tile.shape)[1]});`;
+        stores = true;
+        return `tile_store${ragged(s.from) ? '_each' : ''}<${refShape(s.from).join(', ')}>(${view(s.to)}, ${at(s.from)}, ${(s.from.as ?? s.from.tile.shape)[1]}, moved);`;
       case 'map':
         return vector(refShape(s.to), v => {
           const shape = refShape(s.to);
@@ -325,7 +338,7 @@ export function printAscend(source: Kernel): PrintedAscend {
   const tiles = tilesOf(k.body);
   const body = k.body.map(stmt);
   const args = [
-    ...k.params.flatMap(p => pointers(p, names).map(([type, name]) => `__gm__ ${type}${name}`)),
+    ...k.params.flatMap(p => pointers(p, names).map(([type, name]) => `__gm__ ${inGlobal(type)}${name}`)),
     ...k.sizes.map(n => `int64_t ${names.of('int', n)}`),
   ];
   const typeOf = (t: (typeof tiles)[0]): string => (t.element === 'bf16' ? 'bfloat16_t' : tileType(t));
@@ -335,7 +348,8 @@ export function printAscend(source: Kernel): PrintedAscend {
     tiles.reduce((n, t) => n + piece(rounded(count(t.shape)) * (t.element === 'bf16' ? 2 : 4)), 0) +
     temporaries * piece(most * 4) +
     masks * piece(maskBytes) +
-    piece(staged * 4);
+    piece(staged * 4) +
+    (stores ? movedBytes : 0);
   const blocks = whole(product(k.grid.map(g => g.count)), names);
   const lines: Code = [
     `Arena arena(${bytes});`,
@@ -343,6 +357,7 @@ export function printAscend(source: Kernel): PrintedAscend {
     ...Array.from({ length: temporaries }, (_, i) => `LocalTensor<float> value${i} = arena.take<float>(${most});`),
     ...Array.from({ length: masks }, (_, i) => `LocalTensor<uint8_t> mask${i} = arena.take<uint8_t>(${maskBytes});`),
     ...(staged ? [`LocalTensor<float> staged = arena.take<float>(${staged});`] : []),
+    ...(stores ? ['LocalTensor<uint8_t> moved = arena.take<uint8_t>(moved_bytes);'] : []),
     '// a fixed number of cores walks the grid',
     block(`for (int64_t block = GetBlockIdx(); block < ${blocks}; block += GetBlockNum())`, [
       ...axes(k, names, 'block').map(a => a.replace('const long', 'const int64_t')),

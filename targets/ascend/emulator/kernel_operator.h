@@ -42,11 +42,16 @@ template <TPosition> struct TBuf {
   ~TBuf() { std::free(memory); }
   template <class T> LocalTensor<T> GetWithOffset(uint32_t n, uint32_t at) { if (at + n * sizeof(T) > size) wrong("more is taken than the buffer has"); LocalTensor<T> t; t.p = (T *)(memory + at); t.begin = memory + at; t.end = memory + at + n * sizeof(T); return t; }
 };
-template <class T> struct GlobalTensor { T *p; void SetGlobalBuffer(T *q) { p = q; } };
+template <class T> struct GlobalTensor { T *p = nullptr; void SetGlobalBuffer(T *q) { p = q; } };
+/** Where copies may write a place of global memory: elsewhere under the host's emulator (acl/acl.h), where a scalar's write is a fault. */
+inline void *(*gm_writable)(void *, size_t) = nullptr;
+enum class CacheLine { SINGLE_CACHE_LINE, ENTIRE_DATA_CACHE };
+enum class DcciDst { CACHELINE_ALL, CACHELINE_UB, CACHELINE_OUT, CACHELINE_ATOMIC };
+template <class T, CacheLine, DcciDst> inline void DataCacheCleanAndInvalid(const GlobalTensor<T> &) {}
 struct DataCopyExtParams { uint16_t blockCount; uint32_t blockLen, srcStride, dstStride, rsv; };
 template <class T> struct DataCopyPadExtParams { bool isPad; uint8_t left, right; T value; };
 inline void DataCopyPad(const LocalTensor<float> &d, const GlobalTensor<float> &s, const DataCopyExtParams &p, const DataCopyPadExtParams<float> &) { vector(d, p.blockLen / 4); std::memcpy(d.p, s.p, p.blockLen); }
-inline void DataCopyPad(const GlobalTensor<float> &d, const LocalTensor<float> &s, const DataCopyExtParams &p) { vector(s, p.blockLen / 4); std::memcpy(d.p, s.p, p.blockLen); }
+template <class T> inline void DataCopyPad(const GlobalTensor<T> &d, const LocalTensor<T> &s, const DataCopyExtParams &p) { vector(s, p.blockLen / (long)sizeof(T)); std::memcpy(gm_writable ? gm_writable(d.p, p.blockLen) : d.p, s.p, p.blockLen); }
 using L = LocalTensor<float>;
 inline void Duplicate(L d, float v, long n) { vector(d, n); for (long i = 0; i < n; i++) d.p[i] = v; }
 #define UNARY(name, e) inline void name(L d, L s, long n) { vector(d, n); vector(s, n); for (long i = 0; i < n; i++) { const float a = s.p[i]; d.p[i] = e; } }

@@ -1,5 +1,6 @@
-// The verbs of printed kernels in AscendC. Whole rows in f32 move by DataCopyPad where they begin at 32 bytes; what is decoded, gathered or ragged
-// moves element by element, which is correct and slow. Dense products belong to the Cube and the vendor's operators (native/); the ones here run on the
+// The verbs of printed kernels in AscendC. Whole rows in f32 move by DataCopyPad where they begin at 32 bytes; what is decoded, gathered or ragged is
+// read element by element, which is correct and slow. Global memory is written by copies alone: a scalar's write stays in a core's data cache, whose
+// lines of 64 bytes overwrite what other cores wrote (AscendC API reference, GlobalTensor.SetValue and DataCacheCleanAndInvalid). Dense products belong to the Cube and the vendor's operators (native/); the ones here run on the
 // vector unit and are their reference.
 #pragma once
 #include "kernel_operator.h"
@@ -10,7 +11,12 @@ struct Arena {
   AscendC::TPipe pipe;
   AscendC::TBuf<AscendC::TPosition::VECCALC> all;
   uint32_t taken = 0;
-  __aicore__ inline explicit Arena(uint32_t bytes) { pipe.InitBuffer(all, bytes); }
+  __aicore__ inline explicit Arena(uint32_t bytes) {
+    pipe.InitBuffer(all, bytes);
+    // scalars read what earlier kernels wrote: nothing older may be in the data cache
+    AscendC::GlobalTensor<uint8_t> none;
+    AscendC::DataCacheCleanAndInvalid<uint8_t, AscendC::CacheLine::ENTIRE_DATA_CACHE, AscendC::DcciDst::CACHELINE_OUT>(none);
+  }
   template <class T> __aicore__ inline LocalTensor<T> take(uint32_t n) {
     const uint32_t at = taken;
     taken += (n * (uint32_t)sizeof(T) + 31) / 32 * 32;
@@ -73,6 +79,7 @@ struct view_base {
 };
 #define VIEW_PLAIN(kind, type, decode, encode)                                                                                               \
   struct view_##kind : view_base {                                                                                                           \
+    typedef type element;                                                                                                                    \
     __gm__ const type *data;                                                                                                                 \
     __aicore__ inline view_##kind(__gm__ const type *d, int64_t row, int64_t rows, int64_t col, int64_t cols, int64_t pitch, Index index)    \
         : view_base{row, rows, col, cols, pitch, index}, data(d) {}                                                                          \
@@ -82,10 +89,7 @@ struct view_base {
       const type e = data[at * pitch + col + c];                                                                                             \
       return decode;                                                                                                                         \
     }                                                                                                                                        \
-    __aicore__ inline void put(int64_t r, int64_t c, float v) const {                                                                        \
-      const int64_t at = row_of(r);                                                                                                          \
-      if (inside(at, c)) const_cast<__gm__ type *>(data)[at * pitch + col + c] = encode;                                                     \
-    }                                                                                                                                        \
+    __aicore__ inline type as_stored(float v) const { return encode; }                                                                       \
   };
 VIEW_PLAIN(f32, float, e, v)
 VIEW_PLAIN(bf16, uint16_t, from_bf16(e), to_bf16(v))
@@ -144,21 +148,45 @@ template <int R, int C> __aicore__ inline void tile_load(LocalTensor<float> to, 
   }
   SCALAR_END;
 }
-template <int R, int C, class T, class V> __aicore__ inline void tile_store_each(V v, LocalTensor<T> from, int64_t pitch) {
-  SCALAR_BEGIN;
-  for (int64_t r = 0; r < R; r++) for (int64_t c = 0; c < C; c++) v.put(r, c, get_value(from, r * pitch + c));
-  SCALAR_END;
+/** `bytes` of the unified buffer, from a place of 32 bytes on, to anywhere in global memory. */
+__aicore__ inline void copy_out(__gm__ const void *to, LocalTensor<uint8_t> from, int64_t bytes) {
+  AscendC::GlobalTensor<uint8_t> out;
+  out.SetGlobalBuffer((__gm__ uint8_t *)to);
+  AscendC::DataCopyPad(out, from, {1, (uint32_t)bytes, 0, 0, 0});
 }
-template <int R, int C, class T, class V> __aicore__ inline void tile_store(V v, LocalTensor<T> from, int64_t pitch) { tile_store_each<R, C>(v, from, pitch); }
-template <int R, int C> __aicore__ inline void tile_store(view_f32 v, LocalTensor<float> from, int64_t pitch) {
+enum { moved_bytes = 2048 };
+/** One row from column `first` to `last`, in its stored form, by way of `moved`. */
+template <class T, class V> __aicore__ inline void tile_store_row(V v, int64_t at, int64_t first, int64_t last, LocalTensor<T> from, int64_t offset, LocalTensor<uint8_t> moved) {
+  typedef typename V::element E;
+  constexpr int64_t most = moved_bytes / (int64_t)sizeof(E);
+  for (int64_t c = first; c < last; c += most) {
+    const int64_t n = tile_min(most, last - c);
+    LocalTensor<E> to = moved.template ReinterpretCast<E>();
+    for (int64_t i = 0; i < n; i++) to.SetValue(i, v.as_stored(get_value(from, offset + c + i)));
+    SCALAR_END;
+    copy_out(v.data + at * v.pitch + v.col + c, moved, n * (int64_t)sizeof(E));
+    SCALAR_BEGIN;
+  }
+}
+template <int R, int C, class T, class V> __aicore__ inline void tile_store_each(V v, LocalTensor<T> from, int64_t pitch, LocalTensor<uint8_t> moved) {
   SCALAR_BEGIN;
+  const int64_t first = tile_max(0, -v.col), last = tile_min(C, v.cols - v.col);
   for (int64_t r = 0; r < R; r++) {
     const int64_t at = v.row_of(r);
-    if (v.inside(at, 0) && v.inside(at, C - 1) && r * pitch % 8 == 0) {
-      AscendC::GlobalTensor<float> to;
-      to.SetGlobalBuffer(const_cast<__gm__ float *>(v.data) + at * v.pitch + v.col);
-      AscendC::DataCopyPad(to, from[r * pitch], {1, (uint32_t)(C * sizeof(float)), 0, 0, 0});
-    } else for (int64_t c = 0; c < C; c++) v.put(r, c, from.GetValue(r * pitch + c));
+    if (at >= 0 && first < last) tile_store_row(v, at, first, last, from, r * pitch, moved);
+  }
+  SCALAR_END;
+}
+template <int R, int C, class T, class V> __aicore__ inline void tile_store(V v, LocalTensor<T> from, int64_t pitch, LocalTensor<uint8_t> moved) { tile_store_each<R, C>(v, from, pitch, moved); }
+/** f32 rows that begin at 32 bytes of their tile go out as they lie. */
+template <int R, int C> __aicore__ inline void tile_store(view_f32 v, LocalTensor<float> from, int64_t pitch, LocalTensor<uint8_t> moved) {
+  SCALAR_BEGIN;
+  const int64_t first = tile_max(0, -v.col), last = tile_min(C, v.cols - v.col);
+  for (int64_t r = 0; r < R; r++) {
+    const int64_t at = v.row_of(r);
+    if (at < 0 || first >= last) continue;
+    if (first == 0 && r * pitch % 8 == 0) copy_out(v.data + at * v.pitch + v.col, from[r * pitch].template ReinterpretCast<uint8_t>(), last * (int64_t)sizeof(float));
+    else tile_store_row(v, at, first, last, from, r * pitch, moved);
   }
   SCALAR_END;
 }
