@@ -9,7 +9,6 @@ import type { Program } from '../ir/program.js';
 import { bf16, f16, f32 } from '../ir/storage.js';
 import { verify } from '../ir/verify.js';
 import type { EngineFormat, EngineModel, Recipe, Runtime } from '../targets/engine.js';
-import { targets } from '../targets/index.js';
 import type { Chip, SourceFile, Target, WeightFile } from '../targets/target.js';
 import { Cache } from './bundle/cache.js';
 import { checkOutput, liesWithin, makeDirectory, outputPlace, sha256File, writeText } from './bundle/directory.js';
@@ -20,6 +19,7 @@ import type { ModelConfig } from './checkpoint/config.js';
 import type { Dtype, TensorEntry } from './checkpoint/safetensors.js';
 import { readAt } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
+import { choose, differentTargets, resolveTarget, runtimeName, runtimeNames, runtimeOf, unknownRuntime } from './choice.js';
 import { formatOf } from './conformance.js';
 import { kernelsDigest } from './content.js';
 import { tensorsIn } from './earlier.js';
@@ -43,13 +43,14 @@ import { type BuildOptions, buildModel, defaultLimits, type Model } from './mode
 import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions, passes } from './passes/index.js';
-import { findRecipe, notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
+import { notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
 import { renumbered } from './renumber.js';
 import { checkRoom } from './room.js';
 import { refuseGptqAlone, refuseGptqForms, type Statistics, writeStatistics } from './statistics.js';
 import { refuseOtherClass, refuseUnread } from './written.js';
 
 export { targets } from '../targets/index.js';
+export { resolveTarget } from './choice.js';
 
 export interface CompileOptions {
   readonly out: string;
@@ -156,23 +157,6 @@ export interface Compiled {
   >;
 }
 
-const unknownTarget = (name: string): Problem =>
-  problem('HK2201', `${name} is not a target`, {
-    why: `Targets: ${Object.values(targets)
-      .flatMap(t => t.chips.map(c => `${t.name}:${c.name}`))
-      .join(', ')}.`,
-    next: 'hkgai targets lists them.',
-  });
-export const unknownFormat = (target: Target, name: string): Problem =>
-  problem('HK2604', `${name} is no engine format of ${target.name}`, {
-    why: `Formats: ${target.engines.formats.map(f => f.name).join(', ')}.`,
-    next: 'Choose one of these with --format.',
-  });
-export const unknownRuntime = (asked: string, known: readonly string[]): Problem =>
-  problem('HK2606', `${asked} is no engine of the targets asked for`, {
-    why: `Engines: ${known.join(', ')}.`,
-    next: 'Choose one of these with --runtime.',
-  });
 const contextTooLong = (asked: number, most: number): Problem =>
   problem('HK2202', `--context ${asked} is longer than the ${most} positions that the model was made for`, { next: 'Ask for less.' });
 
@@ -270,20 +254,15 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     throw new Refusal([unknownRuntime(o.runtime, [...new Set(chosen.flatMap(c => runtimeNames(c.target)))])]);
   for (const [i, { target, chip }] of chosen.entries()) {
     const runtime = runtimes[i] ?? null;
-    const reads = runtime ? target.engines.runtimes[runtime.name] : undefined;
-    const usual = reads?.recipe ?? target.engines.recipe;
-    const wishes = { ...(o.mtp ? { mtp: o.mtp } : {}), ...(o.search ? { search: o.search } : {}) };
-    let recipe = findRecipe(o.quantise ?? usual, target.name, target.engines, wishes);
-    const own = target.engines.formats.some(f => f.name === recipe.engine) ? recipe.engine : undefined;
-    const usualFormat = own ?? target.engines.formatOf[o.quantise ?? usual];
-    const asked = o.format ?? (reads && !reads.formats.includes(usualFormat ?? '') ? reads.formats[0] : usualFormat);
-    // what is passed on keeps the form it has
-    const format = asked
-      ? target.engines.formats.find(f => f.name === asked)
-      : recipe.name === 'none'
-        ? formatOf(checkpoint.dir, target)
-        : target.engines.formats[0];
-    if (!format) throw new Refusal([unknownFormat(target, o.format as string)]);
+    const wanted = {
+      quantise: o.quantise,
+      format: o.format ?? null,
+      ...(o.mtp ? { mtp: o.mtp } : {}),
+      ...(o.search ? { search: o.search } : {}),
+    };
+    const choice = choose(target, runtime, wanted, () => formatOf(checkpoint.dir, target));
+    const { format } = choice;
+    let { recipe } = choice;
     if (o.budget) {
       watch.step(`measure what each role can bear, for ${o.budget} bits a weight`);
       const { budgeted } = await import('./budget.js');
@@ -325,9 +304,9 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
       aims.push(aim);
       continue;
     }
-    spread.refuseSpread(checkpoint, aim, o, parallel);
+    const stages = spread.stagesOf(checkpoint, aim, o, parallel);
     const maps = experts ? engineMaps(experts, checkpoint.config.layers, runtime, target) : [];
-    const launch = spread.launchOf(checkpoint, aim, o, parallel, maps);
+    const launch = spread.launchOf(checkpoint, aim, o, parallel, maps, stages);
     aims.push({ ...aim, launch, notes: [...aim.notes, spread.launchNote(launch, parallel)] });
   }
   return { checkpoint, model, sources, engineModel, aims, experts, identities };
@@ -591,32 +570,6 @@ async function calibrated(p: Prepared, o: CompileOptions, watch: Watch): Promise
       (a.notes as string[]).push('Scales are found by absmax, which the statistics do not change; --search mse weighs by them.');
   }
   return s;
-}
-
-export const runtimeNames = (t: Target): readonly string[] =>
-  Object.entries(t.engines.runtimes).flatMap(([name, r]) => [name, ...r.versions.map(v => `${name}@${v}`)]);
-const runtimeName = (r: Runtime | null): string | null => (r === null ? null : r.version === null ? r.name : `${r.name}@${r.version}`);
-/** The engine of a target that `name[@version]` asks for; null where the target has none of that name. */
-export function runtimeOf(target: Target, asked: string | null): Runtime | null {
-  const [name = '', version, ...more] = (asked ?? '').split('@');
-  const known = Object.hasOwn(target.engines.runtimes, name) ? target.engines.runtimes[name] : undefined;
-  if (!known) return null;
-  if (more.length > 0 || (version !== undefined && !known.versions.includes(version)))
-    throw new Refusal([unknownRuntime(asked as string, runtimeNames(target))]);
-  return { name, version: version ?? null };
-}
-
-/** Each target once, as it was spelled first: a target and its first chip are one. */
-function differentTargets(asked: readonly string[]): readonly string[] {
-  const all = asked.map(resolveTarget);
-  return asked.filter((_, i) => all.findIndex(x => x.target === all[i]?.target && x.chip === all[i]?.chip) === i);
-}
-export function resolveTarget(asked: string): { readonly target: Target; readonly chip: Chip } {
-  const [name = '', chip, ...more] = asked.split(':');
-  const target = Object.hasOwn(targets, name) ? targets[name] : undefined;
-  const found = chip === undefined ? target?.chips[0] : target?.chips.find(c => c.name === chip);
-  if (!target || !found || more.length > 0) throw new Refusal([unknownTarget(asked)]);
-  return { target, chip: found };
 }
 
 /** What of the options a graph is built with. */

@@ -6,7 +6,9 @@ import type { SourceFile } from '../targets/target.js';
 import type { Checkpoint } from './checkpoint/shards.js';
 import type { Aim, CompileOptions } from './compile.js';
 import { expertMaps, type PlacementFile } from './experts.js';
+import { usual } from './plan/assumptions.js';
 import { checkParallel } from './plan/legal.js';
+import { rankBytes } from './plan/shard.js';
 import { describeCheckpoint, shapeOf } from './plan-model.js';
 
 const needsParallel = (options: readonly string[]): Problem =>
@@ -38,8 +40,11 @@ export function refuseIdle(w: LaunchWish, parallel: string | null): void {
   if (given.length && parallel === null) throw new Refusal([needsParallel(given)]);
 }
 
-/** Refuse a way to spread the model that its heads, experts, storages or devices do not allow. */
-export function refuseSpread(c: Checkpoint, a: Aim, o: CompileOptions, p: Parallel): void {
+/**
+ * Decoder layers of each stage, dealt so that the heaviest is as light as can be; null where there is one. Refuses a way to spread the model that its
+ * heads, experts, storages or devices do not allow.
+ */
+export function stagesOf(c: Checkpoint, a: Aim, o: CompileOptions, p: Parallel): readonly number[] | null {
   const { shape } = shapeOf(describeCheckpoint(c, c.config.modelType), {
     target: `${a.target.name}:${a.chip.name}`,
     quantise: o.quantise,
@@ -49,12 +54,20 @@ export function refuseSpread(c: Checkpoint, a: Aim, o: CompileOptions, p: Parall
   });
   const found = checkParallel(shape, p, a.chip.device ?? null);
   if (found.length) throw new Refusal(found);
+  return p.pp === 1 ? null : rankBytes(shape, p, 'bf16', 1, false, usual).map(r => r.stage.to - r.stage.from);
 }
 
 const inCodes = (x: Chosen): boolean =>
   x.form.kind === 'coded' || x.form.kind === 'gguf' || (x.form.kind === 'keep' && x.source.storage.kind === 'scaled');
 /** launch/ of a target: empty where it starts no engine. Refuses where an engine that was named cannot be started so. */
-export function launchOf(c: Checkpoint, a: Aim, o: CompileOptions, p: Parallel, maps: readonly PlacementFile[]): readonly SourceFile[] {
+export function launchOf(
+  c: Checkpoint,
+  a: Aim,
+  o: CompileOptions,
+  p: Parallel,
+  maps: readonly PlacementFile[],
+  stages: readonly number[] | null,
+): readonly SourceFile[] {
   const w = o.launch ?? noLaunchWish;
   const written = new Set(maps.map(f => f.path));
   return launchFiles(
@@ -66,6 +79,7 @@ export function launchOf(c: Checkpoint, a: Aim, o: CompileOptions, p: Parallel, 
       format: a.format.name,
       quantisation: a.resolution.chosen.some(inCodes) ? a.recipe.name : null,
       hasMtp: a.resolution.chosen.some(x => x.tensor.mtp),
+      stages,
       expertMaps: Object.fromEntries(Object.entries(expertMaps).filter(([, file]) => written.has(`engine/${file}`))),
     },
     p,

@@ -11,14 +11,14 @@ import { type ModelConfig, parseConfig } from './checkpoint/config.js';
 import { canonicalName, strayReason } from './checkpoint/names.js';
 import { dtypeBits, type TensorEntry } from './checkpoint/safetensors.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint/shards.js';
-import { resolveTarget, runtimeNames, runtimeOf, unknownFormat, unknownRuntime } from './compile.js';
+import { choose, resolveTarget, runtimeNames, runtimeOf, unknownRuntime } from './choice.js';
 import { formatOf } from './conformance.js';
 import { logicalTensor, type SourceTensor } from './logical.js';
 import { buildModel, type Expected, expectedTensors } from './models/index.js';
 import { attentionOf, cacheOf, cutOf, type LayerKind, type ModelShape, type Part } from './plan/model.js';
 import { headersNeeded, notSpread } from './plan/problems.js';
 import { digestOf, type ModelDigest } from './plan/saved.js';
-import { findRecipe, resolve } from './recipe.js';
+import { resolve } from './recipe.js';
 
 export interface Described {
   readonly name: string;
@@ -160,22 +160,15 @@ export type WrittenOptions = {
 };
 function writtenAs(d: Described, o: WrittenOptions): Written {
   const { target, chip } = resolveTarget(o.target);
-  const { engines } = target;
   const runtime = runtimeOf(target, o.runtime);
   if (o.runtime && runtime === null) throw new Refusal([unknownRuntime(o.runtime, runtimeNames(target))]);
-  const reads = runtime ? engines.runtimes[runtime.name] : undefined;
-  const usualRecipe = reads?.recipe ?? engines.recipe;
-  const recipe = findRecipe(o.quantise ?? usualRecipe, target.name, engines, o.mtp ? { mtp: o.mtp } : {});
-  const named = (name: string | undefined): EngineFormat | undefined => engines.formats.find(f => f.name === name);
-  const own = named(recipe.engine) ? recipe.engine : undefined;
-  const usualFormat = own ?? engines.formatOf[o.quantise ?? usualRecipe];
-  const asked = o.format ?? (reads && !reads.formats.includes(usualFormat ?? '') ? reads.formats[0] : usualFormat);
-  const passedOn = (): EngineFormat =>
+  const { formats } = target.engines;
+  const as = (): EngineFormat =>
     d.dir !== null
       ? formatOf(d.dir, target)
-      : ((d.config.quantisation.kind === 'fp8' ? named('fp8') : undefined) ?? (engines.formats[0] as EngineFormat));
-  const format = asked ? named(asked) : recipe.name === 'none' ? passedOn() : engines.formats[0];
-  if (!format) throw new Refusal([unknownFormat(target, o.format as string)]);
+      : ((d.config.quantisation.kind === 'fp8' ? formats.find(f => f.name === 'fp8') : undefined) ?? (formats[0] as EngineFormat));
+  const wanted = { quantise: o.quantise, format: o.format, ...(o.mtp ? { mtp: o.mtp } : {}) };
+  const { recipe, format } = choose(target, runtime, wanted, as);
   if (format.pack) throw new Refusal([notSpread(format.name)]);
   return { target, chip, recipe, format, runtime };
 }

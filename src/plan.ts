@@ -5,7 +5,7 @@ import { notThere, type Problem, Refusal } from '../ir/problem.js';
 import { devicesOf } from '../targets/launch.js';
 import type { Chip, Device, Target } from '../targets/target.js';
 import type { ModelConfig } from './checkpoint/config.js';
-import { resolveTarget } from './compile.js';
+import { resolveTarget } from './choice.js';
 import { assumptions, usual } from './plan/assumptions.js';
 import type { KvStorage } from './plan/cache.js';
 import { checkParallel } from './plan/legal.js';
@@ -18,7 +18,7 @@ import type { Drafts } from './plan/time.js';
 import { deviceWith, parseTopology, type Topology } from './plan/topology.js';
 import { bytesOf, type Described, shapeOf } from './plan-model.js';
 
-export { resolveTarget } from './compile.js';
+export { resolveTarget } from './choice.js';
 export type { KvStorage } from './plan/cache.js';
 export { checkParallel } from './plan/legal.js';
 export type { ModelShape } from './plan/model.js';

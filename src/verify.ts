@@ -7,7 +7,7 @@ import { type Problem, problem, Refusal } from '../ir/problem.js';
 import { buildNative } from './build.js';
 import { checkFiles, readManifest } from './bundle/manifest.js';
 import { readAt, readHeader } from './checkpoint/safetensors.js';
-import { resolveTarget, runtimeNames, runtimeOf, unknownFormat, unknownRuntime } from './compile.js';
+import { resolveTarget, runtimeNames, runtimeOf, unknownFormat, unknownRuntime } from './choice.js';
 import { conform } from './conformance.js';
 import { compiler } from './doctor.js';
 import type { Step } from './reference/index.js';

@@ -6,7 +6,7 @@ import { leaderWorkerSet, podBlanks } from './kubernetes.js';
 import { devicesOf, type LaunchModel, type LaunchOptions, type Parallel, parallelName } from './launch.js';
 import { badLaunchName, noEngineToStart, notSpreadSo, wrongDevices } from './launch-problems.js';
 import { fillName, nodeBlanks, nodeFiles } from './nodes.js';
-import type { Blank, StartedEngine } from './started.js';
+import type { Blank, Env, StartedEngine } from './started.js';
 import type { SourceFile } from './target.js';
 
 /** Waits for /health with curl or wget. */
@@ -73,6 +73,13 @@ ${[...e.notes, ...(e.noManifest ? [e.noManifest] : [])].map(n => `- ${n}`).join(
   )
   .join('\n')}`;
 }
+
+/**
+ * The variable that says how many layers each stage has: vLLM's (vllm/envs.py, read by get_pp_indices of distributed/utils.py) or SGLang's
+ * (sglang/srt/distributed/utils.py). Nothing where there is one stage.
+ */
+export const stagesEnv = (name: 'VLLM_PP_LAYER_PARTITION' | 'SGLANG_PP_LAYER_PARTITION', m: LaunchModel): readonly Env[] =>
+  m.stages === null ? [] : [{ name, value: m.stages.join(',') }];
 
 /** Holds what no engine can help with. */
 function checked(model: LaunchModel, p: Parallel, options: LaunchOptions): void {

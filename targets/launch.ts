@@ -37,6 +37,8 @@ export interface LaunchModel {
   readonly hasMtp: boolean;
   /** Files of the engine directory that say which rank holds which expert, by the engine that reads each; none where placement is the engine's. */
   readonly expertMaps: Readonly<Partial<Record<'sglang' | 'vllm-ascend', string>>>;
+  /** Decoder layers of each stage where there are several; null: the engine deals them by number. */
+  readonly stages: readonly number[] | null;
   /** Names that the engine knows these parsers by; absent: requests with tools or thoughts are not taken apart. */
   readonly toolParser?: string;
   readonly reasoningParser?: string;

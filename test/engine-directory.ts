@@ -2,7 +2,8 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Refusal } from '../ir/problem.js';
-import { type CompileOptions, compile, prepare, runtimeOf } from '../src/compile.js';
+import { runtimeOf } from '../src/choice.js';
+import { type CompileOptions, compile, prepare } from '../src/compile.js';
 import { openEngineDirectory } from '../src/engine.js';
 import type { EngineFormat, EngineModel, Finding, Runtime } from '../targets/engine.js';
 import { targets } from '../targets/index.js';

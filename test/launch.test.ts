@@ -60,6 +60,7 @@ const v3: LaunchModel = {
   quantisation: 'w4a16',
   hasMtp: true,
   expertMaps: {},
+  stages: null,
 };
 const ascendModel: LaunchModel = { ...v3, format: 'ascendv1', quantisation: 'w8a8' };
 const options = (chip: string, more: Partial<LaunchOptions> = {}): LaunchOptions => ({ modelSource: 'image', port: 8000, chip, ...more });

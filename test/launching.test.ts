@@ -71,6 +71,18 @@ describe('launch files of a bundle', () => {
     expect(readFileSync(at('cuda-h200/launch/vllm/node-0.sh'), 'utf8')).not.toContain('expert-location');
     expect(readFileSync(at('ascend-910b3/launch/vllm-ascend/node-0.sh'), 'utf8')).toContain('/expert-map.json');
   });
+  it('deal layers to stages as the bytes say, where there are stages', async () => {
+    await make('stages', ['cuda:h200', 'ascend:910b3'], { parallel: 'pp=2' });
+    const at = (f: string): string => readFileSync(join(work, 'stages', f), 'utf8');
+    const layers = JSON.parse(readFileSync(join(v3, 'config.json'), 'utf8')).num_hidden_layers as number;
+    const dealt = /VLLM_PP_LAYER_PARTITION="?(\d+),(\d+)/.exec(at('cuda-h200/launch/vllm/node-0.sh'));
+    expect(Number(dealt?.[1]) + Number(dealt?.[2])).toBe(layers);
+    expect(at('cuda-h200/launch/sglang/node-0.sh')).toContain(
+      `SGLANG_PP_LAYER_PARTITION="${dealt?.[1]},${dealt?.[2]}"`.replaceAll('"', ''),
+    );
+    expect(at('cuda-h200/launch/vllm/leaderworkerset.yaml')).toContain('VLLM_PP_LAYER_PARTITION');
+    expect(at('ascend-910b3/launch/vllm-ascend/node-0.sh')).toContain('VLLM_PP_LAYER_PARTITION');
+  });
   it('are refused where they cannot be, before a byte is written', async () => {
     expect(await refused('x', ['cuda'], { launch })).toMatch(/HK2757 .*--served-name, --port, --image, --model-source are of launch files/);
     expect(await refused('x', ['cuda:h200'], { parallel: 'tp=16' })).toMatch(/HK2703 .*attention heads cannot be dealt to 16 ranks/);

@@ -2,7 +2,7 @@
 import { Refusal } from '../../ir/problem.js';
 import { versionsOf } from '../flags.js';
 import { type Launch, parallelName } from '../launch.js';
-import { launchDirectory } from '../launch-directory.js';
+import { launchDirectory, stagesEnv } from '../launch-directory.js';
 import { notSpreadSo } from '../launch-problems.js';
 import { sglangArgs, sglangFlags } from '../sglang.js';
 import type { Env, StartedEngine } from '../started.js';
@@ -101,6 +101,7 @@ export const ascendLaunch: Launch = (model, p, runtime, options) => {
       ray: ray ? rayArgs : null,
       // VASC/tutorials/models/DeepSeek-V3.2.md:140-147, 193-205, 295-310
       env: [
+        ...stagesEnv('VLLM_PP_LAYER_PARTITION', model),
         { name: 'HCCL_OP_EXPANSION_MODE', value: 'AIV' },
         { name: 'HCCL_BUFFSIZE', value: '200' },
         { name: 'OMP_PROC_BIND', value: 'false' },
@@ -152,7 +153,7 @@ export const ascendLaunch: Launch = (model, p, runtime, options) => {
       args,
       ray: null,
       // docs/platforms/ascend/ascend_npu_deepseek_example.md:10-11
-      env: [...common, { name: 'STREAMS_PER_DEVICE', value: '32' }, ...between],
+      env: [...stagesEnv('SGLANG_PP_LAYER_PARTITION', model), ...common, { name: 'STREAMS_PER_DEVICE', value: '32' }, ...between],
       rayEnv: [],
       interfaceEnv: { names: ['HCCL_SOCKET_IFNAME', 'GLOO_SOCKET_IFNAME'], needed: true },
       image:

@@ -2,7 +2,7 @@
 import { Refusal } from '../../ir/problem.js';
 import type { FlagTable } from '../flags.js';
 import { type Launch, parallelName } from '../launch.js';
-import { launchDirectory } from '../launch-directory.js';
+import { launchDirectory, stagesEnv } from '../launch-directory.js';
 import { notSpreadSo } from '../launch-problems.js';
 import type { StartedEngine } from '../started.js';
 import { vllmArgs, vllmFlags, wayObjection } from '../vllm.js';
@@ -62,6 +62,7 @@ export const birenLaunch: Launch = (model, p, runtime, options) => {
       args: mp ? args : null,
       ray: ray ? rayArgs : null,
       env: [
+        ...stagesEnv('VLLM_PP_LAYER_PARTITION', model),
         ...(first
           ? [
               // infer/llm/vllm/vllm_server.sh:114-116

@@ -1,7 +1,7 @@
 // How vLLM and SGLang are started on NVIDIA GPUs.
 import { versionsOf } from '../flags.js';
 import type { Launch } from '../launch.js';
-import { launchDirectory } from '../launch-directory.js';
+import { launchDirectory, stagesEnv } from '../launch-directory.js';
 import { sglangArgs } from '../sglang.js';
 import type { StartedEngine } from '../started.js';
 import { vllmArgs, vllmFlags, wayObjection } from '../vllm.js';
@@ -47,7 +47,10 @@ export const cudaLaunch: Launch = (model, p, runtime, options) => {
       args: mp ? args : null,
       ray: ray ? rayArgs : null,
       // its own address, where a node has several (vllm/envs.py, VLLM_HOST_IP)
-      env: p.nodes > 1 ? [{ name: 'VLLM_HOST_IP', value: { ref: 'self' } }] : [],
+      env: [
+        ...(p.nodes > 1 ? [{ name: 'VLLM_HOST_IP', value: { ref: 'self' } } as const] : []),
+        ...stagesEnv('VLLM_PP_LAYER_PARTITION', model),
+      ],
       pod: { ...pods, followersAnswer: false },
       notes: [
         `Options as in ${versions.map(v => `${v} (${vllmFlags.versions[v]})`).join(', ')}.`,
@@ -69,7 +72,7 @@ export const cudaLaunch: Launch = (model, p, runtime, options) => {
       program: ['python3', '-m', 'sglang.launch_server'],
       args,
       ray: null,
-      env: [],
+      env: stagesEnv('SGLANG_PP_LAYER_PARTITION', model),
       pod: { ...pods, followersAnswer: true },
       notes: [
         '`--tp-size` counts all ranks of a stage; with `--enable-dp-attention` attention stands whole in groups of them.',
