@@ -2,8 +2,8 @@
 // read of the weights. The arithmetic is in src/plan/.
 import { existsSync, readFileSync } from 'node:fs';
 import { notThere, type Problem, Refusal } from '../ir/problem.js';
-import { devicesOf } from '../targets/launch.js';
-import type { Chip, Device, Target } from '../targets/target.js';
+import { devicesOf, type Parallel } from '../targets/launch.js';
+import type { Chip, Device, Link, Target } from '../targets/target.js';
 import type { ModelConfig } from './checkpoint/config.js';
 import { resolveTarget } from './choice.js';
 import { assumptions, usual } from './plan/assumptions.js';
@@ -14,7 +14,7 @@ import { placed } from './plan/parallel.js';
 import * as problems from './plan/problems.js';
 import { type Demand, deviceCounts, type Goal, type Listed, listRows, order, type Row, rowOf } from './plan/rows.js';
 import { type ModelDigest, parallelAsked } from './plan/saved.js';
-import type { Drafts } from './plan/time.js';
+import { betweenOf, type Drafts } from './plan/time.js';
 import { deviceWith, parseTopology, type Topology } from './plan/topology.js';
 import { bytesOf, type Described, shapeOf } from './plan-model.js';
 
@@ -226,8 +226,19 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
     rows: listed.rows,
     left: listed.left,
     assumed: assumedOf(o),
-    notes: [...d.notes, ...notes, ...own],
+    notes: [...d.notes, ...notes, ...own, ...linkNote(device, listed.rows.find(r => r.parallel.nodes > 1)?.parallel)],
   };
+}
+/** Which link between nodes is taken, and which else the chip may have there: it decides much, and is the room's, not the chip's. */
+function linkNote(device: Device, p: Parallel | undefined): readonly string[] {
+  const link = p && betweenOf(device, p);
+  if (!link?.bytesPerSecond) return [];
+  const say = (l: Link): string =>
+    `${l.name} at ${l.bytesPerSecond ? `${Number((l.bytesPerSecond.value / 1e9).toPrecision(3))} GB/s` : 'an unknown rate'}`;
+  const others = device.betweenNodes.filter(l => l !== link);
+  return [
+    `Between nodes ${say(link)} a device is taken${others.length ? `, not ${others.map(say).join(' or ')}` : ''}: a plan with --topology FILE takes another.`,
+  ];
 }
 const sentenceCase = (s: string): string => s.charAt(0).toUpperCase() + s.slice(1);
 
@@ -330,7 +341,7 @@ export function compareChips(d: Described, chips: readonly string[], o: Omit<Pla
       if (n % nodes !== 0) continue;
       const best = [...listRows(shape, n, nodes, device, label, demand).rows].sort(better)[0];
       if (best && best.fits !== false && (o.devices !== null || (best.sequences ?? wanted) >= wanted))
-        return { ...common, row: best, missing: best.missing };
+        return { ...common, row: best, missing: best.missing, notes: [...notes, ...linkNote(device, best.parallel)] };
     }
     return { ...common, row: null, missing: [] };
   });

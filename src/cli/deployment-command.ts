@@ -14,7 +14,7 @@ import {
   optionClash,
   type Row,
 } from '../plan.js';
-import { bytes, grouped, out, print, printJson, table } from './terminal.js';
+import { bytes, displayWidth, grouped, out, print, printJson, table } from './terminal.js';
 
 export interface DeploymentArguments {
   readonly target?: readonly string[];
@@ -96,7 +96,11 @@ export function deploymentCommand(model: string, o: DeploymentArguments): number
   if ((o.target?.length ?? 0) > 1) clash('A plan of devices is for one target', 'Put several side by side with --compare.');
   const d = describeModel(model, o.allowPhantomKeys === true);
   if (o.compare?.length) {
-    const c = compareChips(d, o.compare, common(o));
+    const c = compareChips(
+      d,
+      o.compare.flatMap(x => x.split(',')).filter(x => x !== ''),
+      common(o),
+    );
     if (o.json) printJson(c);
     else showComparison(c);
     return c.chips.every(x => x.row === null) ? 5 : 0;
@@ -111,11 +115,57 @@ export function deploymentCommand(model: string, o: DeploymentArguments): number
 const figure = (n: number): string =>
   n >= 100 ? grouped(Math.round(n)) : n >= 10 ? n.toFixed(1) : n >= 1 ? n.toFixed(2) : n.toPrecision(2);
 const milliseconds = (s: number): string => `${figure(s * 1e3)} ms`;
-const whyNot = (r: Row): string => (r.missing.length ? `not known: ${r.missing.join(', ')}` : r.fits === false ? '' : '');
-/** What a rank has room for, or lacks. */
-function room(r: Row): string {
+/** Whether a rank has room, or what it lacks; with `free`, also what is left. */
+function room(r: Row, free = false): string {
   if (r.fits === null || r.left === null) return '?';
-  return r.fits ? `fits, ${bytes(r.left)} free` : `too large by ${bytes(-r.left)}`;
+  return r.fits ? `fits${free ? `, ${bytes(r.left)} free` : ''}` : `too large by ${bytes(-r.left)}`;
+}
+
+/** A column of the table. `right`: numbers. `spare`: left out where the terminal is narrow, the lowest first. */
+interface Column {
+  readonly name: string;
+  readonly cell: (r: Row, i: number) => string;
+  readonly right?: boolean;
+  readonly spare?: number;
+}
+const devicesOf = (r: Row): number => r.parallel.tp * r.parallel.dp * r.parallel.pp;
+const columns: readonly Column[] = [
+  { name: '', cell: (_, i) => String(i + 1), right: true },
+  { name: 'way', cell: r => r.name },
+  { name: 'devices', cell: r => String(devicesOf(r)), right: true },
+  { name: 'weights', cell: r => bytes(r.bytes.weights), right: true, spare: 4 },
+  { name: 'a sequence', cell: r => bytes(r.bytes.sequence), right: true, spare: 1 },
+  { name: 'a rank', cell: r => bytes(r.bytes.total), right: true },
+  { name: 'sequences', cell: r => (r.sequences === null ? '?' : grouped(r.sequences)), right: true, spare: 3 },
+  { name: 'at once', cell: r => (r.estimate ? grouped(r.estimate.batch) : ''), right: true },
+  { name: 'next token', cell: r => (r.estimate ? milliseconds(r.estimate.token) : ''), right: true },
+  { name: 'tokens/s', cell: r => (r.estimate ? figure(r.estimate.decode) : ''), right: true },
+  { name: 'prefill/s', cell: r => (r.estimate ? figure(r.estimate.prefill) : ''), right: true },
+  { name: 'first token', cell: r => (r.estimate ? milliseconds(r.estimate.first) : ''), right: true },
+  { name: 'kWh/M', cell: r => (r.energy === null ? '' : figure(r.energy)), right: true },
+  { name: 'cost/M', cell: r => (r.cost === null ? '' : figure(r.cost)), right: true },
+  { name: '', cell: r => room(r) },
+  { name: 'free', cell: r => (r.fits && r.left !== null ? bytes(r.left) : ''), right: true, spare: 2 },
+];
+/** Rows as a table no wider than the terminal, if leaving out what can be spared helps; --json has it all. */
+function rowsTable(rows: readonly Row[], several: boolean): string {
+  const width = process.stdout.columns ?? Number.POSITIVE_INFINITY;
+  const draw = (list: readonly Column[]): string =>
+    table(
+      [list.map(c => c.name), ...rows.map((r, i) => list.map(c => c.cell(r, i)))],
+      list.flatMap((c, i) => (c.right ? [i] : [])),
+    );
+  let list = columns.filter(c => (c.name !== 'devices' || several) && rows.some((r, i) => c.cell(r, i) !== ''));
+  for (const spare of [1, 2, 3, 4]) {
+    if (
+      draw(list)
+        .split('\n')
+        .every(l => displayWidth(l) <= width)
+    )
+      break;
+    list = list.filter(c => c.spare !== spare);
+  }
+  return draw(list);
 }
 
 /** Reasons that are printed. */
@@ -125,51 +175,23 @@ function showPlan(p: DeploymentPlan, most: number): void {
     `${p.model.name}: ${bytes(p.model.bytes)} as ${p.engine} (${p.recipe}) on ${p.devices} devices of ${p.target}${p.topology ? ` (${p.topology})` : ''}, ${p.nodes} ${p.nodes === 1 ? 'node' : 'nodes'}`,
   );
   print(`context ${grouped(p.context)}, prompts of ${grouped(p.prompt)}, caches in ${p.kv}, for ${p.goal}\n`);
-  const several = new Set(p.rows.map(r => r.parallel.tp * r.parallel.dp * r.parallel.pp)).size > 1;
+  const several = new Set(p.rows.map(devicesOf)).size > 1;
   const shown = p.rows.slice(0, most);
-  print(
-    table(
-      [
-        [
-          '',
-          'way',
-          ...(several ? ['devices'] : []),
-          'weights',
-          'a sequence',
-          'a rank',
-          'sequences',
-          'at once',
-          'next token',
-          'tokens/s',
-          'prefill/s',
-          'first token',
-          '',
-        ],
-        ...shown.map((r, i) => [
-          String(i + 1),
-          r.name,
-          ...(several ? [String(r.parallel.tp * r.parallel.dp * r.parallel.pp)] : []),
-          bytes(r.bytes.weights),
-          bytes(r.bytes.sequence),
-          bytes(r.bytes.total),
-          r.sequences === null ? '?' : grouped(r.sequences),
-          r.estimate ? grouped(r.estimate.batch) : '',
-          r.estimate ? milliseconds(r.estimate.token) : '',
-          r.estimate ? figure(r.estimate.decode) : '',
-          r.estimate ? figure(r.estimate.prefill) : '',
-          r.estimate ? milliseconds(r.estimate.first) : '',
-          [room(r), whyNot(r), money(r)].filter(Boolean).join('; '),
-        ]),
-      ],
-      several ? [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11] : [0, 2, 3, 4, 5, 6, 7, 8, 9, 10],
-    ),
-  );
+  print(rowsTable(shown, several));
   if (p.rows.length > most) print(`and ${p.rows.length - most} more: --rows ${p.rows.length}, or --json`);
+  if (shown.some(r => r.energy !== null || r.cost !== null)) print('kWh/M, cost/M: of a million generated tokens');
+  const unknown = [...new Set(p.rows.flatMap(r => r.missing))];
+  if (unknown.length)
+    print(`\nWhere no speed stands, this is not known: ${unknown.join(', ')}. --topology FILE can say it (docs/plan.md).`);
+  if (p.rows.every(r => r.fits === false))
+    print(
+      `\nNothing fits. --compare ${p.target} in place of --target and --devices looks for the fewest devices that do; a smaller --quantise, a shorter --context or --kv fp8 takes less.`,
+    );
   const best = p.rows[0];
   if (best) {
     const b = best.bytes;
     print(
-      `\nRow 1, the fullest rank: weights ${bytes(b.weights)}${b.redundant ? ` (${bytes(b.redundant)} of them redundant experts)` : ''}, copies made at load ${bytes(b.absorbed)}, caches ${bytes(b.caches)},`,
+      `\nRow 1, the fullest rank: weights ${bytes(b.weights)}${b.redundant ? ` (${bytes(b.redundant)} of them redundant experts)` : ''}${b.absorbed ? `, copies made at load ${bytes(b.absorbed)}` : ''}, caches ${bytes(b.caches)},`,
     );
     print(
       `  activations up to ${bytes(b.activations)}, communication ${bytes(b.communication)}; of ${best.usable === null ? 'a memory that is not known' : `${bytes(best.usable)} that a plan may fill`}.`,
@@ -191,21 +213,26 @@ function showPlan(p: DeploymentPlan, most: number): void {
   for (const n of p.notes) print(n);
   showAssumed(p.assumed);
 }
-const money = (r: Row): string =>
-  [r.energy === null ? '' : `${figure(r.energy)} kWh`, r.cost === null ? '' : `${figure(r.cost)} to pay`].filter(Boolean).join(', ') +
-  (r.energy !== null || r.cost !== null ? ' a million tokens' : '');
+/** What is assumed: name, value and the first phrase of what it is; the rest and the sources are in docs/estimates.md and in --json. */
 function showAssumed(assumed: DeploymentPlan['assumed']): void {
-  print('\nEstimates, not measurements; docs/estimates.md compares them with published ones. Assumed:');
+  print('\nEstimates, not measurements: docs/estimates.md holds them against published ones, and says where each of these is from.');
+  print('Assumed:');
   print(
     out.dim(
       table(
-        assumed.map(a => [`  ${a.name}`, `${grouped2(a.value)} ${a.unit}`.trim(), `${a.about} (${a.source})`]),
+        assumed.map(a => [`  ${a.name}`, amount(a.value, a.unit), a.about.replace(/(?:[:;]|, where) .*$/, '')]),
         [1],
       ),
     ),
   );
 }
-const grouped2 = (n: number): string => (Number.isInteger(n) ? grouped(n) : String(n));
+/** 400.0 MiB, 0.005 ms, 8,192 tokens, 0.9. */
+const amount = (n: number, unit: string): string =>
+  unit === 'bytes'
+    ? bytes(n)
+    : unit === 's'
+      ? `${Number((n * 1e3).toPrecision(3))} ms`
+      : `${Number.isInteger(n) ? grouped(n) : n} ${unit}`.trim();
 
 function showComparison(c: Comparison): void {
   print(
@@ -233,7 +260,7 @@ function showComparison(c: Comparison): void {
     ['nodes', cell(r => String(r.parallel.nodes))],
     ['way', cell(r => r.name)],
     ['a rank', cell(r => bytes(r.bytes.total))],
-    ['', cell(room)],
+    ['', cell(r => room(r, true))],
     ['sequences', cell(r => (r.sequences === null ? '?' : grouped(r.sequences)))],
     ['at once', cell(r => (r.estimate ? grouped(r.estimate.batch) : '?'))],
     ['next token', cell(r => (r.estimate ? milliseconds(r.estimate.token) : '?'))],
@@ -241,8 +268,12 @@ function showComparison(c: Comparison): void {
     ['tokens/s a device', cell(r => (r.estimate ? figure(r.estimate.decode / (r.parallel.tp * r.parallel.dp * r.parallel.pp)) : '?'))],
     ['prefill tokens/s', cell(r => (r.estimate ? figure(r.estimate.prefill) : '?'))],
     ['first token', cell(r => (r.estimate ? milliseconds(r.estimate.first) : '?'))],
-    ['kWh a million tokens', cell(r => (r.energy === null ? '?' : figure(r.energy)))],
-    ['cost a million tokens', cell(r => (r.cost === null ? '?' : figure(r.cost)))],
+    ...(c.chips.some(x => x.row?.energy != null)
+      ? [['kWh a million tokens', cell(r => (r.energy === null ? '?' : figure(r.energy)))] as const]
+      : []),
+    ...(c.chips.some(x => x.row?.cost != null)
+      ? [['cost a million tokens', cell(r => (r.cost === null ? '?' : figure(r.cost)))] as const]
+      : []),
   ];
   print(table(lines.map(([name, f]) => [name, ...c.chips.map(f)])));
   for (const x of c.chips) {
@@ -252,7 +283,7 @@ function showComparison(c: Comparison): void {
   }
   if (c.chips.some(x => x.row && (x.row.energy === null || x.row.cost === null)))
     print(
-      'Energy and cost are of --power W and --price P an hour and device, where the estimate is known: one for all, or target:chip=number.',
+      'Energy and cost are of --power WATTS and --price AMOUNT (a device and hour): a number for all, or target:chip=number with commas between. ? is not said, or not known.',
     );
   showAssumed(c.assumed);
 }

@@ -44,7 +44,7 @@ export const assumptions = {
   passes: {
     value: 2,
     unit: '',
-    about: 'times that inputs and outputs of each multiplication go through memory, in 16 bits',
+    about: 'times that 16-bit inputs and outputs of a multiplication go through memory',
     source: 'by the multiplication itself, and by what stands between two of them',
   },
   memoryEfficiency: {
@@ -68,7 +68,7 @@ export const assumptions = {
   overlap: {
     value: 1,
     unit: '',
-    about: 'of the exchanges of tokens between experts that the work of another part of the batch hides',
+    about: 'of exchanges between experts, hidden behind the work of another part of the batch',
     source: 'calibrated: docs/estimates.md',
   },
   collectiveSeconds: {

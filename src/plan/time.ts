@@ -29,6 +29,10 @@ export function unitFor(device: Device, kind: PeakKind): PeakKind | null {
   return null;
 }
 
+/** The link between nodes that is taken: the first that joins so many devices; null on one node. */
+export const betweenOf = (device: Device, p: Parallel): Link | null =>
+  p.nodes > 1 ? (device.betweenNodes.find(l => (l.joins?.value ?? Number.POSITIVE_INFINITY) >= p.nodes * p.devicesPerNode) ?? null) : null;
+
 /** What the estimates need of a device; or what of it is not known, in words. */
 export function ratesOf(
   device: Device,
@@ -62,15 +66,8 @@ export function ratesOf(
   if (Math.min(ranks, p.devicesPerNode) > 1) link(Math.min(ranks, p.devicesPerNode));
   if (p.tp > 1 && p.devicesPerNode > 1) link(Math.min(p.tp, p.devicesPerNode));
   if (p.pp > 1 && p.nodes === 1) link(p.devicesPerNode);
-  const all = p.nodes * p.devicesPerNode;
   const across = p.tp > p.devicesPerNode || (p.ep > 1 && ranks > p.devicesPerNode) || p.pp > 1;
-  const between =
-    p.nodes > 1 && across
-      ? rateOf(
-          device.betweenNodes.find(l => (l.joins?.value ?? all) >= all),
-          'rate between nodes',
-        )
-      : null;
+  const between = p.nodes > 1 && across ? rateOf(betweenOf(device, p) ?? undefined, 'rate between nodes') : null;
   if (missing.size) return { rates: null, missing: [...missing] };
   return { rates: { memory, peak: k => peaks.get(k) ?? (peaks.get('bf16') as number), link, between }, missing: [] };
 }
