@@ -3,15 +3,18 @@ import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { EngineFormat, Recipe, Runtime } from '../targets/engine.js';
 import { targets } from '../targets/index.js';
 import type { Chip, Target } from '../targets/target.js';
-import { findRecipe, type RecipeWishes } from './recipe.js';
+import { findRecipe, nearTo, type RecipeWishes } from './recipe.js';
 
-const unknownTarget = (name: string): Problem =>
-  problem('HK2201', `${name} is not a target`, {
-    why: `Targets: ${Object.values(targets)
-      .flatMap(t => t.chips.map(c => `${t.name}:${c.name}`))
-      .join(', ')}.`,
-    next: 'hkgai targets lists them.',
+function unknownTarget(name: string): Problem {
+  const all = Object.values(targets).flatMap(t => t.chips.map(c => `${t.name}:${c.name}`));
+  // a chip without its target, or a slip of the pen
+  const bare = all.filter(x => x.endsWith(`:${name.toLowerCase()}`));
+  const near = bare.length ? bare : nearTo(name, all);
+  return problem('HK2201', `${name} is not a target`, {
+    why: `Targets: ${all.join(', ')}.`,
+    next: near.length ? `Did you mean ${near.join(' or ')}?` : 'hkgai targets lists them.',
   });
+}
 export const unknownFormat = (target: Target, name: string): Problem =>
   problem('HK2604', `${name} is no engine format of ${target.name}`, {
     why: `Formats: ${target.engines.formats.map(f => f.name).join(', ')}.`,

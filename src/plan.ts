@@ -23,7 +23,7 @@ export type { KvStorage } from './plan/cache.js';
 export { checkParallel } from './plan/legal.js';
 export type { ModelShape } from './plan/model.js';
 export { type ParallelWish, parallelOf, placed } from './plan/parallel.js';
-export { needsDevices, optionClash } from './plan/problems.js';
+export { configAlone, needsDevices, optionClash } from './plan/problems.js';
 export { type Goal, goals, type Row } from './plan/rows.js';
 export { digestOf, type ModelDigest, parallelAsked } from './plan/saved.js';
 export { bytesOf, type Described, describeModel, shapeOf } from './plan-model.js';

@@ -43,14 +43,30 @@ ${parallelName(p)} on ${p.nodes} ${many ? 'nodes' : 'node'} of ${p.devicesPerNod
     runtime ? `, for ${runtime.name}${runtime.version === null ? '' : ` ${runtime.version}`}` : ''
   }. Written from the engines' own options: each was looked up in the version's source.
 Only the site knows addresses, interfaces and images: these are blanks, and nothing stands in them that was guessed.
-
+${
+  model.contextLength === null
+    ? `
+No length of a sequence is set: engines take the one of config.json, and vLLM does not start where its caches have no room for one such sequence
+(vllm/v1/core/kv_cache_utils.py). \`hkgai compile --context N\` sets it.
+`
+    : `
+A sequence has at most ${model.contextLength} positions, as \`hkgai compile --context\` said.
+`
+}
 ## Steps
 
-1. Copy the engine directory (\`engine/\` beside this one) to every node.
+Commands are for the directory that holds \`launch/\`.
+
+1. Copy the engine directory (\`engine/\` beside this one) to ${many ? 'every node, to the same path' : 'the node'}.${
+    many && p.ep > 1
+      ? ` A node needs no more than the files that
+   \`placement/staging.json\` names for it, with its \`placement/node-K.index.json\` as \`model.safetensors.index.json\`; pods that share a volume need all.`
+      : ''
+  }
 2. Fill in the blanks: \`sh launch/fill.sh NAME=VALUE ...\`. It writes a copy to \`./site\` and leaves the bundle as it is; \`sh launch/fill.sh\` alone says
    which blanks are left. Values given earlier stay.
-3. Plain nodes: \`sh site/ENGINE/node-K.sh\` on node K${many ? ', all of them; requests go to node 0' : ''}. Kubernetes: \`kubectl apply -f
-   site/ENGINE/leaderworkerset.yaml\`; the model comes from ${where}.
+3. Plain nodes: copy \`./site\` to ${many ? 'all of them' : 'the node'}, then \`sh site/ENGINE/node-K.sh\` on node K${many ? ', in any order; requests go to node 0' : ''}. Kubernetes, with
+   LeaderWorkerSet's controller and the vendor's device plugin there: \`kubectl apply -f site/ENGINE/leaderworkerset.yaml\`; the model comes from ${where}.
 4. \`sh launch/health.sh ADDRESS ${options.port}\` waits until \`/health\` answers. Reading the weights takes minutes, and the first probe allows two hours.
 
 ${engines

@@ -613,6 +613,7 @@ describe('hkgai plan', () => {
     expect(text).toMatch(/^devices +1 +1 +\d +\?$/m);
   });
   it('refuses options that mean nothing together', async () => {
+    expect(await said(lite)).toEqual([2, `HK2716 ${lite} has no weights, and a plan of a compile counts theirs`]);
     expect(await said(lite, '--goal', 'latency')).toEqual([2, 'HK2714 --goal is of a plan of devices']);
     expect(await said(lite, '--devices', '2', '-t', 'cuda:h20', '-t', 'ascend')).toEqual([2, 'HK2711 A plan of devices is for one target']);
     expect(await said(lite, '--compare', 'cuda:h20', '--topology', 'x.json')).toEqual([2, 'HK2711 --compare names its chips itself']);

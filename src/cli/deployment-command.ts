@@ -1,9 +1,11 @@
 // hkgai plan MODEL --devices N, and --compare: how a model would stand on devices, as tables.
 
+import { existsSync } from 'node:fs';
 import { Refusal } from '../../ir/problem.js';
 import {
   type Comparison,
   compareChips,
+  configAlone,
   type DeploymentPlan,
   deploymentPlan,
   describeModel,
@@ -47,8 +49,8 @@ export { goals };
 export const ofDevices = (o: DeploymentArguments): boolean =>
   o.devices !== undefined || o.topology !== undefined || o.parallel !== undefined || (o.compare?.length ?? 0) > 0;
 
-/** Options of a plan of devices mean nothing to a plan of the compile. */
-export function refuseAlone(o: DeploymentArguments): void {
+/** Options of a plan of devices mean nothing to a plan of the compile, and a config.json is not enough for it. */
+export function refuseAlone(model: string, o: DeploymentArguments): void {
   const alone = [
     'nodes',
     'goal',
@@ -65,6 +67,7 @@ export function refuseAlone(o: DeploymentArguments): void {
   ] as const;
   const said = alone.filter(k => o[k] !== undefined).map(k => `--${k}`);
   if (said.length) throw new Refusal([needsDevices(said)]);
+  if (model.endsWith('.json') && existsSync(model)) throw new Refusal([configAlone(model)]);
 }
 const common = (o: DeploymentArguments) => ({
   quantise: o.quantise ?? null,

@@ -8,7 +8,7 @@ import { bytes, grouped, print, printJson, progress, table } from './terminal.js
 export async function planAction(model: string, o: Partial<CompileArguments> & DeploymentArguments, version: string): Promise<number> {
   const { deploymentCommand, ofDevices, refuseAlone } = await import('./deployment-command.js');
   if (ofDevices(o)) return deploymentCommand(model, o);
-  refuseAlone(o);
+  refuseAlone(model, o);
   return planCommand(model, o, version);
 }
 export async function planCommand(model: string, o: Partial<CompileArguments>, version: string): Promise<number> {

@@ -61,3 +61,8 @@ export const headersNeeded = (method: string): Problem =>
   problem('HK2715', `config.json says that weights are in ${method}: how they lie is known from their headers alone`, {
     next: 'Name the checkpoint, headers alone will do; or a --quantise that says what becomes of all linears.',
   });
+export const configAlone = (file: string): Problem =>
+  problem('HK2716', `${file} has no weights, and a plan of a compile counts theirs`, {
+    places: [{ file }],
+    next: 'Add --target target:chip and --devices N for a plan of devices, or --compare: a config.json will do for these. Else name the directory of the checkpoint; headers alone will do.',
+  });
