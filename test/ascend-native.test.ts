@@ -1,0 +1,63 @@
+// Programs for Ascend chips, built for an emulated device and run: the vendor's interface as the emulator holds it, and whole models against recorded logits.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const work = mkdtempSync(join(tmpdir(), 'hkgai-ascend-'));
+afterAll(() => rmSync(work, { recursive: true, force: true }));
+const gxx = spawnSync('g++', ['--version']).status === 0;
+
+(gxx ? describe : describe.skip)(gxx ? 'the emulated device' : 'the emulated device: skipped, there is no g++ here', () => {
+  const host = join(work, 'host');
+  beforeAll(() => {
+    const emulator = join(root, 'targets/ascend/emulator');
+    const sources = [join(root, 'test/ascend-native/host.cpp'), join(emulator, 'acl_emulator.cpp')];
+    const built = spawnSync('g++', ['-std=c++17', '-O1', `-I${emulator}`, ...sources, '-o', host], { encoding: 'utf8' });
+    expect([built.status, built.stderr]).toEqual([0, '']);
+  });
+  const run = (which: string, more: Readonly<Record<string, string>> = {}) =>
+    spawnSync(host, [which], { encoding: 'utf8', env: { ...process.env, ...more } });
+  const sums = `${Array.from({ length: 32 }, (_, i) => i + 1).join(' ')}\n`;
+
+  it('runs what is legal, whatever the order of blocks and the number of cores', () => {
+    for (const more of [{}, { HKGAI_EMULATED_SEED: '1' }, { HKGAI_EMULATED_SEED: '2' }]) {
+      const ran = run('nothing', more);
+      expect([ran.status, ran.stdout, ran.stderr]).toEqual([0, sums, '']);
+    }
+  });
+  it('has a limit of memory, which is an answer and no fault', () => {
+    expect(run('too much memory').stdout).toBe('207001\n');
+  });
+  it('shows that a block waited for another: other orders give other numbers', () => {
+    const orders = ['0', '1', '2', '3', '4'].map(seed => run('blocks in order', { HKGAI_EMULATED_SEED: seed }).stdout);
+    expect(new Set(orders).size).toBeGreaterThan(1);
+  });
+  for (const [which, sentence] of [
+    ['set before init', 'aclrtSetDevice before aclInit'],
+    ['memory before set', 'aclrtMalloc before aclrtSetDevice'],
+    ['host reads', 'the host touched device memory'],
+    ['host writes', 'the host touched device memory'],
+    ['wrong kind', 'the kind is not that of its two places'],
+    ['copy too long', 'aclrtMemcpy of 129 bytes into 128'],
+    ['room too large', 'reach outside their allocation of 128'],
+    ['freed', 'are in no allocation of the device'],
+    ['no blocks', 'add: launched with 0 blocks'],
+    ['too many blocks', '49 blocks where the device has 48 vector cores'],
+    ['host argument', 'argument 1 is not in device memory'],
+    ['null argument', 'argument 2 is a null pointer'],
+    ['no stream', 'add: no such stream'],
+    ['scalar write', 'device memory was written by a scalar, or touched outside its allocation, by kernel by_scalar'],
+    ['past the end', 'copy out: 32 bytes at'],
+    ['not waited for', 'aclrtMemcpy while a stream has work that was not waited for'],
+    ['stream left', 'aclFinalize with a stream left'],
+    ['memory left', 'aclFinalize with 2 allocations left'],
+  ] as const)
+    it(`stops: ${which}`, () => {
+      const ran = run(which);
+      expect([ran.status, ran.stderr]).toEqual([2, expect.stringContaining(sentence)]);
+    });
+});
