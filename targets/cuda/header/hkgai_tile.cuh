@@ -15,11 +15,8 @@ template <class T, int N> struct tile {
   __device__ const T *data(long from) { return v + from; }
 };
 #else
+// CUDA C++ Programming Guide, technical specifications per compute capability: what every device since 3.0 has
+#define EMULATED_LIMITS {1024, {1024, 1024, 64}, {2147483647, 65535, 65535}, 49152, 49152, true}
 #include "hkgai_emulator.h"
-struct emulated_index { long x_; operator long() const { return emulator::block; } };
-static const struct { emulated_index x; } blockIdx = {};
-#define __global__
-#define __shared__ static
-#define __syncthreads() emulator::barrier()
 #endif
 #include "hkgai_simt.h"
