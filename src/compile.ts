@@ -43,6 +43,7 @@ import { type BuildOptions, buildModel, defaultLimits, type Model } from './mode
 import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions, passes } from './passes/index.js';
+import type { LoweringOptions } from './passes/lowering.js';
 import { notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
 import { renumbered } from './renumber.js';
 import { checkRoom } from './room.js';
@@ -412,6 +413,7 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
       recipe: a.recipe,
       allowPhantomKeys: o.allowPhantomKeys,
     });
+    collect();
     const { totals, figures } = account(p.checkpoint, a.plan, results, join(at, 'ledger.jsonl'));
     writeText(at, 'recipe.json', `${JSON.stringify(savedRecipe(a.recipe, a.format, a.resolution), null, 2)}\n`);
     if (p.experts)
@@ -434,15 +436,12 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
       for (const [path, x] of written) known.set(`${a.directory}/ranks/${path}`, x);
     }
     const notes = [...a.notes];
-    if (a.target.native && !a.chip.engineOnly && !a.format.pack) {
-      watch.step(`plan and print the ${a.target.name} program`);
-      const program = plan(join(at, 'engine'), { ...o, mtp: a.recipe.mtp });
-      for (const f of a.target.native(program, weightFiles(join(at, 'engine'), program)))
-        writeText(at, `native/${f.path}`, f.text, f.executable === true);
-    } else {
-      notes.push(`engine/ is for ${a.format.readers}.`);
-      if (!a.format.pack) notes.push(`No native program for ${a.target.name}:${a.chip.name} yet.`);
-    }
+    const wanted = a.target.native && !a.chip.engineOnly && !a.format.pack;
+    if (wanted) watch.step(`plan and print the ${a.target.name} program`);
+    const native = wanted ? printNative(a, join(at, 'engine'), o) : `No native program for ${a.target.name}:${a.chip.name} yet.`;
+    if (typeof native !== 'string') for (const f of native) writeText(at, `native/${f.path}`, f.text, f.executable === true);
+    if (a.format.pack || !readsItself(a.target)) notes.push(`engine/ is for ${a.format.readers}.`);
+    if (typeof native === 'string' && !a.format.pack) notes.push(native);
     entries.push({
       target: a.target.name,
       chip: a.chip.name,
@@ -598,11 +597,31 @@ export function checkPasses(o: PassOptions): void {
     throw new Refusal([badValue('--dump', dump, dumps.join(', ').replace(/, ([^,]*)$/, ' or $1'))]);
 }
 
+/** Whether the program is one of the engines that a target's directory is written for. */
+const readsItself = (t: Target): boolean => Object.hasOwn(t.engines.runtimes, 'native');
+/** The native program of what was written; a sentence where there is none, which is no fault: engine/ stands by itself. */
+function printNative(a: Aim, engine: string, o: CompileOptions): readonly SourceFile[] | string {
+  const without = (why: string): string => `No native program for ${a.target.name}:${a.chip.name}: ${why}`;
+  try {
+    const program = plan(engine, { ...o, mtp: a.recipe.mtp, objection: k => a.target.objection(k, a.chip) });
+    const said = a.target.refuses?.(program, a.chip) ?? null;
+    return said === null ? a.target.native!(program, weightFiles(engine, program), a.chip) : without(said);
+  } catch (e) {
+    if (readsItself(a.target)) throw e;
+    if (e instanceof Refusal) return without(e.problems[0]?.what ?? 'it cannot be planned');
+    if (e instanceof Error && e.message.startsWith('no tile sizes')) return without(e.message.split('\n').at(-1) as string);
+    throw e;
+  }
+}
+
 /** The graph of a checkpoint on disk, through the passes, as launches with places in memory. */
-export function plan(dir: string, options: Limited & Pick<CompileOptions, 'passes' | 'allowPhantomKeys'>): Program {
+export function plan(
+  dir: string,
+  options: Limited & Pick<CompileOptions, 'passes' | 'allowPhantomKeys'> & Pick<LoweringOptions, 'objection'>,
+): Program {
   const c = openCheckpoint(dir, { allowPhantomKeys: options.allowPhantomKeys });
   const { graph } = buildModel(c.config, c.tensors, buildOptions(c.config, options));
-  return lower(graph, { verify: g => verify(g), ...options.passes });
+  return lower(graph, { verify: g => verify(g), ...(options.objection ? { objection: options.objection } : {}), ...options.passes });
 }
 
 /** The files a program's weights lie in, with the hash of each header. */

@@ -65,7 +65,8 @@ export function findRunnable(path: string): Runnable {
       if (printed !== null) return printed;
       printed = mkdtempSync(join(tmpdir(), 'hkgai-native-'));
       const program = plan(path, { ...asked, allowPhantomKeys: false });
-      for (const f of targets.cpu!.native!(program, weightFiles(path, program))) writeText(printed, f.path, f.text, f.executable === true);
+      for (const f of targets.cpu!.native!(program, weightFiles(path, program), targets.cpu!.chips[0]!))
+        writeText(printed, f.path, f.text, f.executable === true);
       return printed;
     },
     dispose() {

@@ -46,7 +46,8 @@ export function refuseUnread(
   options: BuildOptions,
 ): void {
   const single = recipe.rules.some(x => x.tensors !== undefined || x.to === 'f16' || x.to === 'bf16' || x.to === 'f32');
-  if (!single || plan.linked || !target.native || chip.engineOnly || format.pack) return;
+  const reads = Object.hasOwn(target.engines.runtimes, 'native'); // else a directory without a program is whole too
+  if (!single || plan.linked || !reads || !target.native || chip.engineOnly || format.pack) return;
   const tensors = new Map<string, TensorEntry>();
   for (const t of outputsOf(plan))
     tensors.set(t.name, { name: t.name, dtype: t.dtype as Dtype, shape: t.shape, file: t.file, bytes: [t.at, t.at + t.size] });

@@ -93,7 +93,10 @@ export function kernelNames(k: Kernel): Names {
 }
 
 /** A kernel in a dialect. `marks` are given only by tests that leave one out. */
-export function printSimt(k: Kernel, d: Dialect, marks: Marks = placeBarriers(k)): string {
+export const printSimt = (k: Kernel, d: Dialect, marks: Marks = placeBarriers(k)): string => `${d.include}\n\n${kernelSimt(k, d, marks)}`;
+
+/** The kernel's function alone, for a file of many. */
+export function kernelSimt(k: Kernel, d: Dialect, marks: Marks = placeBarriers(k)): string {
   const names = kernelNames(k);
   const args = [
     ...k.params.flatMap(p => pointers(p, names).map(([type, name]) => `${type}${name}`)),
@@ -101,7 +104,15 @@ export function printSimt(k: Kernel, d: Dialect, marks: Marks = placeBarriers(k)
   ];
   const tiles = tilesOf(k.body).map(t => `${d.shared} tile<${tileType(t)}, ${t.shape[0] * t.shape[1]}> ${names.of('tile', t.name)};`);
   const grid = axes(k, names, 'block');
-  return `${d.include}\n\n${text(block(`${d.kernel} ${k.name}(${args.join(', ')})`, [`const long block = ${d.block};`, ...grid, `(void)block;${k.grid.map(g => ` (void)${names.of('int', g.name)};`).join('')}`, ...tiles, ...k.body.map(s => statement(s, names, d, marks))]))}`;
+  return text(
+    block(`${d.kernel} ${k.name}(${args.join(', ')})`, [
+      `const long block = ${d.block};`,
+      ...grid,
+      `(void)block;${k.grid.map(g => ` (void)${names.of('int', g.name)};`).join('')}`,
+      ...tiles,
+      ...k.body.map(s => statement(s, names, d, marks)),
+    ]),
+  );
 }
 
 /** Bytes of shared memory that a printed kernel declares: its tiles, and what contract stages. */

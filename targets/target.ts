@@ -83,7 +83,11 @@ export interface Target {
   /** The directories that existing engines load. */
   readonly engines: Engines;
   /** The whole native program; null where this target has none yet. */
-  readonly native: ((program: Program, files: readonly WeightFile[]) => readonly SourceFile[]) | null;
+  readonly native: ((program: Program, files: readonly WeightFile[], chip: Chip) => readonly SourceFile[]) | null;
+  /** Why a chip cannot run a program, as a sentence; null where it can. Absent: nothing but single kernels is ever refused. */
+  refuses?(program: Program, chip: Chip): string | null;
+  /** What stands in for the chip and its vendor's interface on any machine: laid beside the native sources, its emulate.sh builds what build.sh builds. */
+  readonly emulator?: () => readonly SourceFile[];
   /** Files that start its engines; absent where there is no engine to start. */
   readonly launch?: Launch;
 }

@@ -1,10 +1,12 @@
 // The CUDA target: kernels in CUDA C++.
+import type { Program } from '../../ir/program.js';
 import { printSimt, sharedBytes } from '../simt.js';
-import type { Target } from '../target.js';
+import type { SourceFile, Target, WeightFile } from '../target.js';
 import { chips } from './chips.js';
 import { cuda as dialect } from './dialect.js';
 import { cudaEngines } from './engine.js';
 import { cudaLaunch } from './launch.js';
+import { emulatorFiles, printProgram } from './program.js';
 
 export const cuda: Target = {
   name: 'cuda',
@@ -21,6 +23,7 @@ export const cuda: Target = {
   },
   print: k => printSimt(k, dialect),
   engines: cudaEngines,
-  native: null,
+  native: (program: Program, files: readonly WeightFile[]): readonly SourceFile[] => printProgram(program, files),
+  emulator: emulatorFiles,
   launch: cudaLaunch,
 };
