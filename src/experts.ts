@@ -175,12 +175,17 @@ export function summary(e: Experts, main: number) {
 export function expertNotes(e: Experts, main: number): readonly string[] {
   const { before, after } = summary(e, main);
   const { placement: p } = e;
-  const even = (x: typeof before): string => `${x.load.mean.toFixed(2)} (at most ${x.load.most.toFixed(2)})`;
+  const even = (x: typeof before): string => `${x.load.mean.toFixed(2)} (${x.load.most.toFixed(2)} in the worst layer)`;
+  const count = (n: number): string => String(n).replace(/\B(?=(\d{3})+$)/g, ',');
+  const sent = ({ bytesPerToken: b }: typeof before): string =>
+    `${count(b.inside)} bytes inside ${e.parallel.nodes > 1 ? 'nodes' : 'the node'}${
+      e.parallel.nodes > 1 ? `, ${count(b.between)} between them (${count(b.betweenOnce)} by engines that send once a node)` : ''
+    }`;
   const moved = e.orders.size ? `Experts of ${e.orders.size} layers are renumbered` : 'Experts keep their numbers';
   if (p.from === 'uniform') return [`${moved}: no counts were given, so all count alike (${parallelName(e.parallel)}).`];
   return [
-    `${moved} for ${parallelName(e.parallel)} by ${p.from}: the heaviest rank has ${even(before)} times the mean load before, ${even(after)} after.`,
-    `A token sends and gets ${after.bytesPerToken.inside} bytes inside nodes and ${after.bytesPerToken.between} between them over all layers (before ${before.bytesPerToken.inside} and ${before.bytesPerToken.between}); bf16, ${p.layers.every(l => l.copiesFrom === 'sets') ? 'counted from traced tokens' : 'as if experts were chosen one by one'}.`,
+    `${moved} for ${parallelName(e.parallel)} by ${p.from}: the heaviest rank's load is ${even(after)} times the mean; before ${even(before)}.`,
+    `Over all layers a token sends and gets ${sent(after)}; before ${sent(before)}; bf16, ${p.layers.every(l => l.copiesFrom === 'sets') ? 'counted from traced tokens' : 'as if experts were chosen one by one'}.`,
   ];
 }
 

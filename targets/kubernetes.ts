@@ -27,7 +27,7 @@ export function podBlanks(e: StartedEngine, options: LaunchOptions): readonly Bl
         ? [
             {
               name: 'MODEL_CLAIM',
-              about: 'the PersistentVolumeClaim that holds the model, readable from every node',
+              about: 'the PersistentVolumeClaim with the engine directory at its root, readable from every node',
               how: 'kubectl get pvc -n NAMESPACE',
               form: 'name' as const,
             },

@@ -48,6 +48,7 @@ describe('hkgai', () => {
     ['an unknown target', ['compile', nano, '-o', 'x', '-t', 'tpu'], /HK2201 {2}tpu is not a target/],
     ['too long a context', ['compile', nano, '-o', 'x', '--context', '100000'], /HK2202/],
     ['an empty target', ['compile', nano, '-o', 'x', '-t', ''], /HK2003 {2}--target ''/],
+    ['a rank of no ranks', ['inspect', nano, '--rank', '1'], /HK2002 {2}--rank goes with --parallel/],
     ['a chip without its target', ['compile', nano, '-o', 'x', '-t', '910c'], /Did you mean ascend:910c\?/],
     ['a target of three parts', ['compile', nano, '-o', 'x', '-t', 'cpu:generic:x'], /HK2201 {2}cpu:generic:x is not a target/],
     ['an engine of three parts', ['compile', nano, '-o', 'x', '-t', 'cuda', '--runtime', 'vllm@0@c'], /HK2606 {2}vllm@0@c/],

@@ -1,6 +1,9 @@
 // hkgai inspect: what a checkpoint holds, in a screen; all of it as JSON, tensors or IR.
 import { printGraph } from '../../ir/print.js';
+import { Refusal } from '../../ir/problem.js';
 import { cacheBytesPerPosition, type Inspection, inspect, rankText, type Spread, spread } from '../inspect.js';
+import { describeModel, parallelAsked } from '../plan.js';
+import { usage } from './problems.js';
 import { bytes, count, grouped, out, print, printJson, table } from './terminal.js';
 
 export interface InspectArguments {
@@ -14,10 +17,19 @@ export interface InspectArguments {
   readonly json?: boolean;
 }
 
+/** Numbers as they are; of a row of a saved plan, `PLAN.json#2`, its numbers. */
+function wayOf(model: string, text: string): string {
+  if (!/\.json(#|$)/.test(text)) return text;
+  const { tp, dp, pp, ep } = parallelAsked(text, () => describeModel(model).digest);
+  return `tp=${tp},dp=${dp},pp=${pp},ep=${ep ?? 1}`;
+}
 export async function inspectCommand(path: string, o: InspectArguments): Promise<number> {
+  const alone = [o.rank === undefined ? '' : '--rank', o.uneven ? '--uneven' : ''].filter(x => x !== '');
+  if (o.parallel === undefined && alone.length)
+    throw new Refusal([usage(`${alone.join(', ')} goes with --parallel, as --parallel tp=2,ep=2`)]);
   const i = inspect(path, { allowPhantomKeys: o.allowPhantomKeys === true });
   if (o.parallel !== undefined) {
-    const s = spread(i.model!.graph, o.parallel, o.uneven === true);
+    const s = spread(i.model!.graph, wayOf(path, o.parallel), o.uneven === true);
     if (o.rank !== undefined) process.stdout.write(rankText(s, o.rank, o.layer));
     else if (o.json) printJson({ ranks: s.rows, groups: s.groups, whole: s.whole });
     else print(ranksOf(s));

@@ -178,7 +178,10 @@ export async function run(args: readonly string[], version: string): Promise<num
     .option('--tensors [pattern]', 'list tensors, those whose name holds the pattern')
     .option('--ir', 'print the graph as IR text')
     .option('--layer <n>', 'with --ir or --rank: only this layer', (t: string) => (t === '0' ? 0 : whole(t)))
-    .option('--parallel <numbers>', 'what ranks hold when the model is dealt to several: tp=2,dp=2,pp=1,ep=4')
+    .option(
+      '--parallel <numbers>',
+      'what ranks hold when the model is dealt to several: tp=2,dp=2,pp=1,ep=4, or a row of a plan, PLAN.json#2',
+    )
     .option('--rank <n>', "with --parallel: print this rank's graph as IR text", (t: string) => (t === '0' ? 0 : whole(t)))
     .option('--uneven', 'with --parallel: shares may differ, and what cannot be cut stays whole')
     .option('--allow-phantom-keys', 'accept index entries that no shard holds')

@@ -2,7 +2,7 @@
 import { type Problem, problem } from '../../ir/problem.js';
 
 const like = (more: number): string => (more === 0 ? '' : ` (and ${more} more like it)`);
-const elsewise = 'Take another number, or let parts be uneven: what cannot be dealt at all then stays whole on every rank.';
+const elsewise = 'Take another number, or let parts be uneven (--uneven): what cannot be dealt at all then stays whole on every rank.';
 
 /** @param why what the numbers contradict */
 export const parallelWrong = (text: string, why: string): Problem =>
@@ -48,7 +48,7 @@ export const noExperts = (graph: string, ep: number): Problem =>
 export const notCut = (name: string, why: string, ranks: number, more: number): Problem =>
   problem('HK2746', `${name} cannot be dealt to ${ranks} ranks: ${why}${like(more)}`, {
     why: 'A part of the graph is cut where each rank can do its share of it alone.',
-    next: 'Leave tp at 1, or let parts be uneven: this part then stays whole on every rank.',
+    next: 'Leave tp at 1, or let parts be uneven (--uneven): this part then stays whole on every rank.',
   });
 
 export const noRank = (rank: number, ranks: number): Problem =>
