@@ -3,9 +3,9 @@ import { closeSync, copyFileSync, existsSync, openSync, readdirSync, readFileSyn
 import { cpus } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Problem, problem, Refusal } from '../ir/problem.js';
-import type { Companions, EngineDirectory, EngineFormat, EngineModel, Finding, LogicalTensor, Runtime } from '../targets/engine.js';
+import type { Companions, EngineDirectory, EngineFormat, EngineModel, Finding, Runtime } from '../targets/engine.js';
 import type { Cache, Lead, Result } from './bundle/cache.js';
-import { linkOrCopy, writeText } from './bundle/directory.js';
+import { linkOrCopy, writePieces, writeText } from './bundle/directory.js';
 import { type Figures, type OutputLine, type SourceLine, type Totals, writeLedger } from './bundle/ledger.js';
 import { Unfinished, type Work } from './bundle/work.js';
 import type { Family } from './checkpoint/config.js';
@@ -52,7 +52,7 @@ const broken = (f: Finding): Problem =>
 export const baseMemory = 96 << 20;
 export const threadMemory = 20 << 20;
 /** Of each tensor that is read or written: header, plan, hashes, figures, ledger. Measured on V3's 91,991 tensors. */
-export const tensorMemory = 1536;
+export const tensorMemory = 1280;
 export const pieceBytes = 1 << 19;
 
 export interface EngineOptions {
@@ -416,13 +416,28 @@ export function writeCompanions(
   }
   const { config, extra } = writtenConfig(c, r, format, o.recipe);
   writeText(dir, 'config.json', `${JSON.stringify(config, null, 2)}\n`);
-  for (const f of extra) writeText(dir, f.path, f.text);
+  for (const f of extra) writePieces(dir, f.path, typeof f.text === 'string' ? [f.text] : f.text);
   if (plan.files.length > 1) {
-    const map = Object.fromEntries([...outputsOf(plan)].map(t => [t.name, t.file] as const).sort(([a], [b]) => (a < b ? -1 : 1)));
-    let total = 0;
-    for (const t of outputsOf(plan)) total += t.size;
-    writeText(dir, indexName, `${JSON.stringify({ metadata: { total_size: total }, weight_map: map }, null, 2)}\n`);
+    writePieces(dir, indexName, indexPieces(plan));
   }
+}
+function* indexPieces(plan: EnginePlan): Generator<string> {
+  const names: string[] = [];
+  const files = new Map<string, string>();
+  let total = 0;
+  for (const t of outputsOf(plan)) {
+    names.push(t.name);
+    files.set(t.name, t.file);
+    total += t.size;
+  }
+  names.sort((a, b) => (a < b ? -1 : 1));
+  yield `{\n  "metadata": {\n    "total_size": ${total}\n  },\n  "weight_map": {`;
+  let comma = '';
+  for (const name of names) {
+    yield `${comma}\n    ${JSON.stringify(name)}: ${JSON.stringify(files.get(name))}`;
+    comma = ',';
+  }
+  yield '\n  }\n}\n';
 }
 /** An index without the keys that no shard holds: the bundle does not promise what it does not have. */
 function indexWithout(source: string, tensors: ReadonlyMap<string, unknown>): string {
@@ -563,11 +578,12 @@ export function checkEngine(
   const d = openEngineDirectory(dir, sampled);
   try {
     // what may be absent and is, is not asked for
-    const names = new Set(
-      [...d.tensors.keys()].map(n => canonicalName(n, model.modelType as Family).replace(/\.weight_packed$/, '.weight')),
-    );
-    const there = (t: LogicalTensor): boolean => names.has(t.name);
-    const tensors = model.tensors.filter(t => !t.optional || there(t));
+    let tensors = model.tensors;
+    if (tensors.some(t => t.optional)) {
+      const names = new Set<string>();
+      for (const n of d.tensors.keys()) names.add(canonicalName(n, model.modelType as Family).replace(/\.weight_packed$/, '.weight'));
+      tensors = tensors.filter(t => !t.optional || names.has(t.name));
+    }
     return format.check(d, { ...model, tensors }, chip, runtime).map(broken);
   } finally {
     d.close();

@@ -92,7 +92,7 @@ export function sourcesOf(config: ModelConfig, model: Model, tensors: ReadonlyMa
   for (const v of model.graph.values) {
     if (v.op !== 'weight') continue;
     const shape = v.type.shape as readonly number[];
-    const stacked = shape.length === 3;
+    const own = shape.length === 3 ? shape.slice(1) : shape;
     for (const part of v.origin.parts) {
       if (seen.has(part.tensor)) continue;
       const entry = tensors.get(part.tensor) as TensorEntry;
@@ -102,7 +102,7 @@ export function sourcesOf(config: ModelConfig, model: Model, tensors: ReadonlyMa
       const more = [...(part.scale ? [tensors.get(part.scale.tensor) as TensorEntry] : []), ...(shapes ? [shapes] : [])];
       for (const t of [part.tensor, ...more.map(m => m.name)]) seen.add(t);
       list.push({
-        logical: logicalTensor(name, stacked ? shape.slice(1) : shape, config.layers),
+        logical: logicalTensor(name, own, config.layers),
         part,
         storage: v.type.storage,
         entry,

@@ -195,7 +195,10 @@ export interface EngineFormat {
     chosen: readonly Chosen[],
     recipe: Recipe,
     modelType: string,
-  ): { readonly config: Record<string, unknown>; readonly extra: readonly { readonly path: string; readonly text: string }[] };
+  ): {
+    readonly config: Record<string, unknown>;
+    readonly extra: readonly { readonly path: string; readonly text: string | Iterable<string> }[];
+  };
   /** A container of its own instead of safetensors with config and tokenizer beside them. */
   readonly pack?: (side: Companions, chosen: readonly Chosen[], model: EngineModel) => Packing;
   /** Broken rules of the written directory. Tensors of `model` that are `optional` may be absent. Never throws on what it finds. */

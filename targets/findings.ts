@@ -192,7 +192,7 @@ export function checkIndex(c: Findings, dir: EngineDirectory, rule: string): voi
   for (const f of dir.files) if (f.endsWith('.safetensors.index.json') && f !== name) c.say(rule, f, `${f} is a second index`);
   const index = dir.json(name);
   if (index === undefined) {
-    if (new Set([...dir.tensors.values()].map(t => t.file)).size > 1) c.say(rule, name, 'there are several shards and no index');
+    if (dir.files.filter(f => f.endsWith('.safetensors')).length > 1) c.say(rule, name, 'there are several shards and no index');
     return;
   }
   const map = isObject(index) ? index.weight_map : undefined;
@@ -201,11 +201,14 @@ export function checkIndex(c: Findings, dir: EngineDirectory, rule: string): voi
     return;
   }
   // a loader that takes every shard would read it too
-  const named = new Set(Object.values(map));
+  const named = new Set<unknown>();
+  for (const t of Object.keys(map)) named.add(map[t]);
+  const there = new Set(dir.files);
   for (const f of dir.files)
     if (f.endsWith('.safetensors') && !named.has(f)) c.say(rule, f, `${f} is not in the index, and is loaded with the rest`);
-  for (const [t, file] of Object.entries(map)) {
-    if (!dir.files.includes(String(file))) c.say(rule, t, `the index sends ${t} to ${String(file)}, which is not there`);
+  for (const t of Object.keys(map)) {
+    const file = map[t];
+    if (!there.has(String(file))) c.say(rule, t, `the index sends ${t} to ${String(file)}, which is not there`);
     else if (dir.tensors.get(t)?.file !== file) c.say(rule, t, `the index sends ${t} to ${String(file)}, which does not hold it`);
   }
   for (const t of dir.tensors.keys()) if (!Object.hasOwn(map, t)) c.say(rule, t, `${t} is not in the index`);

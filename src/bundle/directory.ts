@@ -94,6 +94,24 @@ export function makeDirectory(path: string): void {
     }
 }
 
+/** Write a text file of many pieces, with the directories above it: a few hundred kilobytes of it are held at a time. */
+export function writePieces(dir: string, path: string, pieces: Iterable<string>): void {
+  const to = join(dir, path);
+  makeDirectory(dirname(to));
+  const fd = openSync(to, 'wx', 0o644);
+  try {
+    let held = '';
+    for (const p of pieces) {
+      held += p;
+      if (held.length < 1 << 18) continue;
+      writeFileSync(fd, held);
+      held = '';
+    }
+    writeFileSync(fd, held);
+  } finally {
+    closeSync(fd);
+  }
+}
 /** Write a text file, with the directories above it. */
 export function writeText(dir: string, path: string, text: string, executable = false): void {
   const to = join(dir, path);

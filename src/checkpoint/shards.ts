@@ -137,6 +137,15 @@ function indexedFiles(dir: string): Index {
   const meta = top.get('metadata')?.value;
   const size = meta instanceof Map ? (meta as ReadonlyMap<string, JsonNode>).get('total_size')?.value : undefined;
   const map = new Map<string, IndexEntry>();
+  // a few names for a hundred thousand tensors, each a string of its own: one that was cut out of the text would hold all of it
+  const names = new Map<string, string>();
+  const own = (name: string): string => {
+    const there = names.get(name);
+    if (there !== undefined) return there;
+    const made = Buffer.from(name).toString();
+    names.set(made, made);
+    return made;
+  };
   const found: Problem[] = [];
   const lineOf = lines(text);
   for (const [tensor, node] of weights.value as ReadonlyMap<string, JsonNode>) {
@@ -153,7 +162,7 @@ function indexedFiles(dir: string): Index {
           lineAt(text, node.at).shows,
         ),
       );
-    map.set(tensor, { file: node.value, line });
+    map.set(tensor, { file: own(node.value), line });
   }
   if (found.length) throw new Refusal(found);
   const files = [...new Set([...map.values()].map(e => e.file))].sort();

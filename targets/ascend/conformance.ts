@@ -156,15 +156,17 @@ function checkDescribed(c: Findings, dir: EngineDirectory, model: EngineModel, c
     c.say('A1', descriptionFile, `${descriptionFile} is no object`);
     return;
   }
-  const entries = Object.entries(d).filter(([k]) => !metaKeys.includes(k));
-  const said = new Set(entries.map(([, v]) => v));
+  const described = Object.keys(d).filter(k => !metaKeys.includes(k));
+  const said = new Set<unknown>();
+  for (const k of described) said.add(d[k]);
   const mx = said.has('W8A8_MXFP8') || said.has('W4A8_MXFP');
   if (d.version !== '1.0.0') c.say('A1', 'version', `version is ${spelt(d.version)}, not "1.0.0"`);
   if (d.group_size !== (mx ? 32 : 0)) c.say('A1', 'group_size', `group_size is ${spelt(d.group_size)}, not ${mx ? 32 : 0}`);
   if (d.model_quant_type !== 'FLOAT' && !Object.hasOwn(types, String(d.model_quant_type)))
     c.say('A1', 'model_quant_type', `model_quant_type is ${spelt(d.model_quant_type)}, which is not one that is written`);
   const isType = (v: unknown): v is string => v === 'FLOAT' || (typeof v === 'string' && Object.hasOwn(types, v));
-  for (const [k, v] of entries) {
+  for (const k of described) {
+    const v = d[k];
     if (!dir.tensors.has(k)) c.say('A2', k, `${k} is described, but no shard holds it`);
     if (!isType(v)) c.say('A6', k, `${k} is of type ${JSON.stringify(v)}, which is not one that is written`);
   }
@@ -188,7 +190,7 @@ function checkDescribed(c: Findings, dir: EngineDirectory, model: EngineModel, c
   }
   checkStored(c, dir, model, t => typePieces(t, typeOf(t)));
   checkFused(c, model, 'A5', typeOf);
-  checkPrefixes(c, entries, model.tensors.filter(t => typeOf(t) !== 'FLOAT').map(baseOf));
+  checkPrefixes(c, d, described, model.tensors.filter(t => typeOf(t) !== 'FLOAT').map(baseOf));
 }
 
 /** scale_bias from the packed codes themselves. */
@@ -232,11 +234,8 @@ function checkBias(c: Findings, dir: EngineDirectory, t: LogicalTensor): void {
 }
 
 /** The look-up tests only how a name begins: a FLOAT sibling whose name begins like a quantised module turns that module to float. */
-function checkPrefixes(c: Findings, entries: readonly (readonly [string, unknown])[], quantised: readonly string[]): void {
-  const floats = entries
-    .filter(([k, v]) => v === 'FLOAT' && k.endsWith('.weight'))
-    .map(([k]) => k)
-    .sort();
+function checkPrefixes(c: Findings, d: Json, described: readonly string[], quantised: readonly string[]): void {
+  const floats = described.filter(k => d[k] === 'FLOAT' && k.endsWith('.weight')).sort();
   for (const q of quantised) {
     let [low, high] = [0, floats.length];
     while (low < high) {

@@ -182,17 +182,23 @@ const ascendV1: EngineFormat = {
     }
     const has = (t: string): boolean => types.some(([, x]) => x === t);
     const mx = has('W8A8_MXFP8') || has('W4A8_MXFP');
-    const description: Record<string, unknown> = {
+    const head: Record<string, unknown> = {
       version: '1.0.0',
       model_quant_type: has('W8A8_DYNAMIC') ? 'W8A8_DYNAMIC' : any[1],
       group_size: mx ? 32 : 0,
       metadata: {},
       optional: {},
     };
-    for (const [c, type] of [...types].sort(([a], [b]) => (a.tensor.name < b.tensor.name ? -1 : 1)))
-      if (type === 'FLOAT') description[c.tensor.name] = 'FLOAT';
-      else for (const p of ascendV1.stored(c.tensor, c.form, '')) description[p.name] = type;
-    return { config: own, extra: [{ path: 'quant_model_description.json', text: `${JSON.stringify(description, null, 2)}\n` }] };
+    types.sort(([a], [b]) => (a.tensor.name < b.tensor.name ? -1 : 1));
+    // written line by line: it names every tensor
+    function* description(): Generator<string> {
+      yield JSON.stringify(head, null, 2).replace(/\n\}$/, '');
+      for (const [c, type] of types)
+        for (const name of type === 'FLOAT' ? [c.tensor.name] : ascendV1.stored(c.tensor, c.form as CodedForm, '').map(p => p.name))
+          yield `,\n  ${JSON.stringify(name)}: "${type}"`;
+      yield '\n}\n';
+    }
+    return { config: own, extra: [{ path: 'quant_model_description.json', text: { [Symbol.iterator]: description } }] };
   },
   check: checkAscend,
 };
