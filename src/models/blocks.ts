@@ -14,6 +14,8 @@ export interface BuildOptions {
   readonly state: Plain;
   /** Round activations where the official kernels do (V3.2 and V4 index and cache); off where exact arithmetic is wanted. */
   readonly fakeQuant: boolean;
+  /** True where every `weight_offset` beside int8 codes is known to be zero, as in directories that were held against their rules. */
+  readonly zeroOffsets?: boolean;
 }
 
 export interface Inputs {

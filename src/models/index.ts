@@ -38,7 +38,7 @@ function build(
   options: BuildOptions,
 ): { readonly b: Builder; readonly w: Weights; readonly outputs: Readonly<Record<string, Value>> } {
   const b = new Builder();
-  const w = new Weights(b, config, tensors);
+  const w = new Weights(b, config, tensors, options.zeroOffsets === true);
   const making = <C extends ModelConfig>(c: C): Making<C> => ({ b, w, config: c, options, inputs: makeInputs(b), release: releaseOf(c) });
   switch (config.family) {
     case 'qwen2':

@@ -46,17 +46,18 @@ export class Weights {
   /** Suffix of a block scale in this family's spelling. */
   readonly #scale: string;
 
-  constructor(builder: Builder, config: ModelConfig, tensors: ReadonlyMap<string, TensorEntry> | null) {
+  constructor(builder: Builder, config: ModelConfig, tensors: ReadonlyMap<string, TensorEntry> | null, zeroOffsets = false) {
     this.#builder = builder;
     this.#config = config;
     this.#scale = config.family === 'deepseek_v4' ? 'scale' : 'weight_scale_inv';
-    this.#tensors = tensors === null ? null : this.#byCanonicalName(tensors, config.family);
+    this.#tensors = tensors === null ? null : this.#byCanonicalName(tensors, config.family, zeroOffsets);
   }
 
-  #byCanonicalName(tensors: ReadonlyMap<string, TensorEntry>, family: Family): ReadonlyMap<string, TensorEntry> {
+  #byCanonicalName(tensors: ReadonlyMap<string, TensorEntry>, family: Family, zeroOffsets: boolean): ReadonlyMap<string, TensorEntry> {
     const out = new Map<string, TensorEntry>();
     for (const t of tensors.values()) {
-      const reason = strayReason(t.name);
+      const zero = zeroOffsets && t.name.endsWith('.weight_offset');
+      const reason = zero ? 'zero: the codes beside it are symmetric' : strayReason(t.name);
       if (reason !== null) {
         this.unused.push({ tensor: t.name, reason });
         continue;
@@ -125,6 +126,8 @@ export class Weights {
       }
       return { storage: plainOf[t.dtype] as Plain, part: span(t) };
     }
+    const micro = scale?.dtype === 'U8' ? this.#micro(t, scale, rows, columns) : null;
+    if (micro) return { storage: micro, part: { tensor: t.name, file: t.file, bytes: t.bytes, scale: span(scale as TensorEntry) } };
     if (t.dtype !== 'F8_E4M3' && t.dtype !== 'I8') {
       this.found.push(problems.tensorDtype(t.name, t.dtype, ['BF16', 'F16', 'F32', 'F8_E4M3', 'I8'], t));
       return null;
@@ -142,6 +145,13 @@ export class Weights {
     }
     const storage = this.#scaledStorage(t, scale, rows, columns);
     return storage === null ? null : { storage, part: { tensor: t.name, file: t.file, bytes: t.bytes, scale: span(scale) } };
+  }
+
+  /** MXFP8 and MXFP4 with their E8M0 scales in bytes, one for 32 columns; null where the shapes are not theirs. */
+  #micro(t: TensorEntry, scale: TensorEntry, rows: number, columns: number): Storage | null {
+    if (columns % 32 !== 0 || !same(scale.shape, [rows, columns / 32])) return null;
+    if (t.dtype === 'F8_E4M3' && same(t.shape, [rows, columns])) return scaled('f8e4m3', 1, 32, 'e8m0');
+    return t.dtype === 'U8' && same(t.shape, [rows, columns / 2]) ? scaled('f4e2m1', 1, 32, 'e8m0') : null;
   }
 
   #scaledStorage(t: TensorEntry, scale: TensorEntry, rows: number, columns: number): Storage | null {
