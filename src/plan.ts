@@ -8,9 +8,9 @@ import type { ModelConfig } from './checkpoint/config.js';
 import { resolveTarget } from './choice.js';
 import { assumptions, usual } from './plan/assumptions.js';
 import type { KvStorage } from './plan/cache.js';
-import { checkParallel } from './plan/legal.js';
+import { checkParallel, engineObjections } from './plan/legal.js';
 import type { ModelShape } from './plan/model.js';
-import { placed } from './plan/parallel.js';
+import { mostDevices, placed } from './plan/parallel.js';
 import * as problems from './plan/problems.js';
 import { type Demand, deviceCounts, type Goal, type Listed, listRows, order, type Row, rowOf } from './plan/rows.js';
 import { type ModelDigest, parallelAsked } from './plan/saved.js';
@@ -148,7 +148,10 @@ function draftsOf(text: string, c: ModelConfig): Drafts {
 }
 function demandOf(o: PlanOptions, c: ModelConfig, label: string, known: readonly string[]): Demand {
   const context = o.context ?? Math.min(8192, c.maxPositions);
+  if (o.devices !== null && o.devices > mostDevices) throw new Refusal([problems.tooMany(o.devices, mostDevices)]);
   if (context > c.maxPositions) throw new Refusal([problems.contextBeyond(context, c.maxPositions)]);
+  if (o.imbalance !== null && !(o.imbalance >= 1))
+    throw new Refusal([problems.optionClash(`--imbalance ${o.imbalance}: the busiest rank has the mean at least`, 'Write 1 or more.')]);
   const prompt = Math.min(o.prompt ?? Math.max(1, Math.floor(context / 2)), context);
   return {
     goal: o.goal,
@@ -189,12 +192,13 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
       throw new Refusal([
         problems.optionClash('--devices is missing', 'Say how many devices there are, as --devices 16, or give a --topology that does.'),
       ]);
+    if (most > mostDevices) throw new Refusal([problems.tooMany(most, mostDevices)]);
     devices = most;
     nodes = o.nodes ?? (o.devices === null ? topology?.nodes : null) ?? (perNode === null ? 1 : Math.ceil(devices / perNode));
     if (devices % nodes !== 0) throw new Refusal([problems.nodesUneven(devices, nodes)]);
     listed =
       o.goal === 'devices'
-        ? fewest(shape, devices, perNode ?? devices / nodes, device, label, demand)
+        ? fewest(shape, devices, o.nodes === null && perNode !== null ? perNode : devices / nodes, device, label, demand)
         : listRows(shape, devices, nodes, device, label, demand);
     if (listed.rows.length === 0)
       throw new Refusal([
@@ -205,6 +209,13 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
         ),
       ]);
   }
+  if (topology !== null) {
+    const beyond = (what: string, has: number | null, asked: number): readonly Problem[] =>
+      has !== null && asked > has ? [problems.beyondTopology(topology.name, what, has, asked)] : [];
+    const found = [...beyond('nodes', topology.nodes, nodes), ...beyond('devices a node', topology.devicesPerNode, devices / nodes)];
+    if (found.length) throw new Refusal(found);
+  }
+  const alone = o.parallel === null ? [] : engineObjections(shape, (listed.rows[0] as Row).parallel).map(sentenceCase);
   const own =
     perNode !== null && devices / nodes > perNode
       ? [`A usual node of ${label} has ${perNode} devices; these have ${devices / nodes}.`]
@@ -226,7 +237,7 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
     rows: listed.rows,
     left: listed.left,
     assumed: assumedOf(o),
-    notes: [...d.notes, ...notes, ...own, ...linkNote(device, listed.rows.find(r => r.parallel.nodes > 1)?.parallel)],
+    notes: [...d.notes, ...notes, ...own, ...alone, ...linkNote(device, listed.rows.find(r => r.parallel.nodes > 1)?.parallel)],
   };
 }
 /** Which link between nodes is taken, and which else the chip may have there: it decides much, and is the room's, not the chip's. */

@@ -303,6 +303,14 @@ describe('shard-experts', () => {
     expect(refusedCounts({ moe_layers: [0, 1, 2, 3], counts: [made(16, 4), ...good.counts] })[1]).toContain('Layers 0 have no experts');
     expect(refusedCounts({ logical_count: good.counts })[1]).toContain('logical_count has 3 layers, and the model 4.');
     expect(refusedCounts({ logical_count: [[], [], [], []] })[0]).toBe('HK2722');
+    expect(refusedCounts({ logical_count: [null, null, null, null] })[1]).toContain('Layer 1 counts no list of experts');
+    const rows = [new Array<number>(16).fill(0), ...good.counts];
+    expect(refusedCounts({ logical_count: [rows, [rows[0], rows[1], null, rows[3]]] })[1]).toContain('Layer 2 counts no list of experts');
+    // what float32 does not hold, or adds up to no number
+    expect(refusedCounts(with_(0, new Array<number>(16).fill(1e308)))[1]).toContain('Layer 1 says 1e+308 of expert 0.');
+    expect(refusedCounts({ moe_layers: [1, 2, 3, 3], counts: [...good.counts, made(16, 9)] })[1]).toContain(
+      'Layers 3 are counted more than once.',
+    );
   });
   it('refuses what holds no counts, and labels that are not there', () => {
     for (const v of ['{', '[]', '7', 'null', '{}', '{"a": 1, "a": 2}', { format: 'hkgai-routing-2' }, { moe_layers: [1], counts: [] }])
@@ -323,5 +331,7 @@ describe('shard-experts', () => {
     trace.model.routers[2] = '0';
     expect(refusedCounts(trace)).toEqual(['HK2721', expect.stringContaining('The routers of layers 2 hold other values.')]);
     expect(refusedCounts({ ...trace, model: null })[0]).toBe('HK2721');
+    const more = { ...JSON.parse(readFileSync(file, 'utf8')), topK: 5 };
+    expect(refusedCounts(more)).toEqual(['HK2721', expect.stringContaining('Its tokens choose 5 experts, and those of this model 4.')]);
   });
 });

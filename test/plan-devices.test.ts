@@ -504,9 +504,32 @@ describe('what is asked', () => {
     expect(of({ devices: 8, target: 'cpu', quantise: 'q8_0' })).toMatch(/^HK2712/);
     expect(of({ devices: 8, topology: join(work, 'nowhere.json') })).toMatch(/^HK3900/);
     expect(refusal(() => describeModel(join(work, 'nowhere')))).toMatch(/^HK3900/);
+    for (const devices of [65537, 1e9, Number.MAX_SAFE_INTEGER]) expect(of({ devices })).toMatch(/^HK2706 .*more than a plan looks at/);
+    expect(refusal(() => compareChips(d, ['cuda:h20'], { ...asked, devices: 1e9 }))).toMatch(/^HK2706/);
+    expect(refusal(() => placed(parallelOf('tp=256,dp=257'), null))).toMatch(/^HK2706 \| 65792 devices/);
+    for (const imbalance of [0, 0.99]) expect(of({ devices: 8, imbalance })).toMatch(/^HK2711 \| --imbalance/);
+    expect(of({ parallel: 'dp=8,ep=8,redundant=456' })).toMatch(/^HK2703 .*456 replicas are more than 8 ranks have room for/);
+    expect(of({ parallel: 'dp=8,ep=8,redundant=448' })).toBe('not refused');
     expect(refusal(() => deploymentPlan(describeModel(config('Kimi-K2.5')), { ...asked, target: 'cuda:h20', devices: 8 }))).toMatch(
       /^HK2715 \| config.json says that weights are in compressed-tensors/,
     );
+  });
+  it('what engines do otherwise is not listed, and said where it is asked for', () => {
+    const d = describeModel(config('DeepSeek-V2-Lite'));
+    const p = deploymentPlan(d, { ...asked, devices: 8 });
+    expect(p.rows.filter(r => r.parallel.dp > 1 && r.parallel.ep === 1)).toEqual([]);
+    expect(p.rows.map(r => r.name)).toContain('tp=1,dp=8,pp=1,ep=8');
+    expect(p.left.map(l => l.why).join('\n')).toContain('engines cut each expert by tp times dp');
+    const one = deploymentPlan(d, { ...asked, parallel: 'dp=8' });
+    expect([one.rows.length, one.notes.filter(n => n.startsWith('With ep=1 engines cut')).length]).toEqual([1, 1]);
+    // a model without experts is replicated whole
+    const dense = deploymentPlan(describeModel(config('DeepSeek-R1-Distill-Llama-8B')), { ...asked, devices: 8 });
+    expect(dense.rows.map(r => r.name)).toContain('tp=1,dp=8,pp=1,ep=1');
+  });
+  it('fewest devices stand on nodes as they were asked for', () => {
+    const d = describeModel(config('DeepSeek-V3'));
+    const p = deploymentPlan(d, { ...asked, target: 'cuda:h20', devices: 32, nodes: 8, goal: 'devices' });
+    expect(new Set(p.rows.map(r => r.parallel.devicesPerNode).filter(n => n > 4))).toEqual(new Set());
   });
   it('a row of a saved plan is for its checkpoint alone', () => {
     const dir = join(work, 'saved');
@@ -546,7 +569,11 @@ describe('what is asked', () => {
       ['[]', 'its format is not "hkgai-plan-1"'],
       ['{"format":"hkgai-plan-1"}', 'it has no rows'],
       ['{"format":"hkgai-plan-1","rows":[]}', 'it does not say which model it is of'],
-      [JSON.stringify({ ...plan, rows: [{ parallel: { tp: 0 } }] }), 'tp of row 1 is no whole number of 1 or more'],
+      [JSON.stringify({ ...plan, rows: [{ parallel: { tp: 0 } }] }), 'tp of row 1 is no whole number from 1 to 65536'],
+      [
+        JSON.stringify({ ...plan, rows: [{ parallel: { tp: 1, dp: 2, pp: 1, ep: 2, redundant: 1e12, nodes: 1 } }] }),
+        'redundant of row 1 is no whole number from 0 to 65536',
+      ],
     ] as const) {
       writeFileSync(file, text);
       expect(of(file)).toContain(`HK2707 | /plan.json is no saved plan: ${what}`);
@@ -675,6 +702,22 @@ describe('a topology', () => {
     const p = deploymentPlan(describeModel(config('DeepSeek-V3')), { ...asked, target: 'cuda', topology: join(work, 'room.json') });
     expect([p.devices, p.nodes, p.rows[0]!.fits, p.rows[0]!.estimate]).toEqual([8, 2, true, null]);
     expect(p.rows[0]!.missing).toContain('memory bandwidth of cuda:generic');
+  });
+  it('has no more nodes, and no more devices on one, than it says', () => {
+    const room = join(work, 'small-room.json');
+    const d = describeModel(config('DeepSeek-V3'));
+    const of = (text: string, more: Partial<PlanOptions>): string => {
+      writeFileSync(room, `{"format":"hkgai-topology-1",${text}}`);
+      return refusal(() => deploymentPlan(d, { ...asked, target: 'cuda:h20', topology: room, ...more }));
+    };
+    const two = '"name":"two","nodes":2,"devicesPerNode":8';
+    expect(of(two, { devices: 16 })).toBe('not refused');
+    expect(of(two, { devices: 64 })).toMatch(/^HK2706 \| The topology two has 2 nodes, and 8 are asked for/);
+    expect(of(two, { devices: 16, nodes: 4 })).toMatch(/^HK2706 .*2 nodes, and 4/);
+    expect(of(two, { devices: 16, nodes: 1 })).toMatch(/^HK2706 .*8 devices a node, and 16/);
+    expect(of(two, { parallel: 'dp=32,ep=32' })).toMatch(/^HK2706 .*2 nodes, and 4/);
+    expect(of('"nodes":65536,"devicesPerNode":65536', {})).toMatch(/^HK2706 .*more than a plan looks at/);
+    expect(of('"name":"a\\u001b[31m"', { devices: 8 })).toMatch(/^HK2704 .*name is text on one line/);
   });
   it('with faults has each with its line', () => {
     const text =

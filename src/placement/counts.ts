@@ -40,6 +40,8 @@ export interface GivenOrders {
 
 const isObject = (v: unknown): v is Readonly<Record<string, unknown>> => typeof v === 'object' && v !== null && !Array.isArray(v);
 const isCount = (v: unknown): v is number => typeof v === 'number' && Number.isSafeInteger(v) && v >= 0;
+/** Sums of such are finite, in float32 too. */
+const mostCounted = 2 ** 53;
 
 /** A JSON file's value. Refuses what is none, and keys that stand twice. */
 export function readJson(file: string): unknown {
@@ -86,14 +88,19 @@ function holesOf(layers: readonly LayerCounts[], wanted: readonly ExpertLayer[],
     if (!l) return w.layer < main ? [`Layer ${w.layer} is missing.`] : [];
     if (!Array.isArray(l.counts) || l.counts.length !== w.experts)
       return [`Layer ${w.layer} counts ${Array.isArray(l.counts) ? l.counts.length : 'no list of'} experts, and has ${w.experts}.`];
-    const bad = l.counts.findIndex(c => typeof c !== 'number' || !Number.isFinite(c) || c < 0);
+    const bad = l.counts.findIndex(c => typeof c !== 'number' || !(c >= 0 && c <= mostCounted));
     if (bad >= 0) return [`Layer ${w.layer} says ${JSON.stringify(l.counts[bad])} of expert ${bad}.`];
     if (!l.counts.some(c => c > 0)) return [`Layer ${w.layer} counts nothing.`];
     return [];
   });
   const known = new Set(wanted.map(w => w.layer));
   const other = layers.map(l => l.layer).filter(l => !known.has(l));
-  return [...wrong, ...(other.length ? [`Layers ${other.slice(0, 4).join(', ')} have no experts in this model.`] : [])];
+  const twice = layers.map(l => l.layer).filter((l, i, all) => all.indexOf(l) !== i);
+  return [
+    ...wrong,
+    ...(other.length ? [`Layers ${other.slice(0, 4).join(', ')} have no experts in this model.`] : []),
+    ...(twice.length ? [`Layers ${twice.slice(0, 4).join(', ')} are counted more than once.`] : []),
+  ];
 }
 
 /** Experts of single tokens from base64; what does not fit them is left out. */
@@ -159,6 +166,9 @@ export function readCounts(
     const t = asTrace(file, v);
     const other = differences(model, t.model);
     if (other.length) throw new Refusal([problems.otherModel(file, other)]);
+    const k = wanted.find(w => w.topK !== t.topK)?.topK;
+    if (k !== undefined)
+      throw new Refusal([problems.otherModel(file, [`Its tokens choose ${t.topK} experts, and those of this model ${k}.`])]);
     const names = chosenLabels(file, t, labels);
     const some = names.map(n => t.labels[n]!);
     for (const l of some) holding(plainLayers(l));
@@ -185,10 +195,11 @@ function fromLogicalCount(file: string, rows: readonly unknown[], wanted: readon
   return wanted
     .filter(w => w.layer < main)
     .map(({ layer, experts }) => {
-      const met = stretches.map(s => s[layer]);
-      const odd = met.find(r => !Array.isArray(r) || r.length !== experts || !r.every(c => typeof c === 'number' && c >= 0));
-      const counts = odd ?? Array.from({ length: experts }, (_, e) => met.reduce((n, r) => n + r![e]!, 0));
-      return { layer, counts, tokens: null, sample: null };
+      const met = stretches.map((s): unknown => s[layer]);
+      // what is no row of counts stands as it is, and is said
+      const odd = met.findIndex(r => !Array.isArray(r) || r.length !== experts || !r.every(c => typeof c === 'number' && c >= 0));
+      const added = Array.from({ length: odd < 0 ? experts : 0 }, (_, e) => (met as (readonly number[])[]).reduce((n, r) => n + r[e]!, 0));
+      return { layer, counts: (odd < 0 ? added : met[odd]) as readonly number[], tokens: null, sample: null };
     });
 }
 function givenOrders(file: string, v: Readonly<Record<string, unknown>>, model: ModelIdentity): GivenOrders {

@@ -32,6 +32,10 @@ export function objections(m: ModelShape, p: Parallel): readonly string[] {
       found.push(
         `${m.routed.experts} experts${p.redundant ? ` and ${p.redundant} replicas` : ''} cannot be dealt evenly to ${p.ep} ranks: redundant=${p.ep - (m.routed.experts % p.ep)} would do.`,
       );
+    else if (m.routed.experts + p.redundant > m.routed.experts * p.ep)
+      found.push(
+        `${p.redundant} replicas are more than ${p.ep} ranks have room for, each expert once on each: ${m.routed.experts * (p.ep - 1)} would be all.`,
+      );
     if (p.ep !== p.tp * p.dp) found.push(`experts are dealt to all ranks of a stage: ep is ${p.tp * p.dp}, not ${p.ep}.`);
   } else if (p.redundant > 0) found.push('redundant experts need experts that are dealt whole: ep above 1.');
   if (tp === 1) return found;
@@ -52,6 +56,14 @@ export function objections(m: ModelShape, p: Parallel): readonly string[] {
   }
   return [...found, ...seen];
 }
+/**
+ * Why engines do otherwise than such a way says; empty where they do not. vLLM: docs/serving/data_parallel_deployment.md, experts form a group of
+ * dp times tp without --enable-expert-parallel. SGLang: python/sglang/srt/distributed/parallel_state.py, moe_tp_size, its tp being tp times dp.
+ */
+export const engineObjections = (m: ModelShape, p: Parallel): readonly string[] =>
+  m.routed && p.dp > 1 && p.ep === 1
+    ? ['with ep=1 engines cut each expert by tp times dp, not by tp, where dp is above 1: that is not planned.']
+    : [];
 /** Why the machine does not take it; empty where it does. */
 export function placeObjections(p: Parallel, device: Device | null): readonly string[] {
   const n = p.devicesPerNode;

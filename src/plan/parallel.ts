@@ -1,7 +1,7 @@
 // What --parallel says, read and completed: ways to spread a model as text.
 import { Refusal } from '../../ir/problem.js';
 import { devicesOf, type Parallel, parallelName } from '../../targets/launch.js';
-import { devicesDiffer, nodesUneven, parallelText } from './problems.js';
+import { devicesDiffer, nodesUneven, parallelText, tooMany } from './problems.js';
 
 /** What was said; null: left to follow from the rest. */
 export interface ParallelWish {
@@ -15,7 +15,8 @@ export interface ParallelWish {
 const fields = ['tp', 'dp', 'pp', 'ep', 'redundant', 'nodes'] as const;
 type Field = (typeof fields)[number];
 /** More than any machine has: keeps products exact. */
-const most = 65536;
+export const mostDevices = 65536;
+const most = mostDevices;
 
 /** `ep=16,tp=8,pp=1,dp=2[,nodes=2][,redundant=16]`: what is not said is 1. Throws a Refusal with every fault. */
 export function parallelOf(text: string): ParallelWish {
@@ -53,6 +54,7 @@ export function parallelOf(text: string): ParallelWish {
 /** The wish on so many devices of a node; nodes follow from the devices where they are not said. Throws a Refusal where they cannot be. */
 export function placed(w: ParallelWish, devicesPerNode: number | null, devices: number | null = null): Parallel {
   const needs = w.tp * w.dp * w.pp;
+  if (needs > mostDevices) throw new Refusal([tooMany(needs, mostDevices)]);
   const nodes = w.nodes ?? (devicesPerNode === null ? 1 : Math.ceil(needs / devicesPerNode));
   const p: Parallel = {
     tp: w.tp,

@@ -3,7 +3,7 @@ import { type Parallel, parallelName } from '../../targets/launch.js';
 import type { Device } from '../../targets/target.js';
 import type { Assumptions } from './assumptions.js';
 import type { KvStorage } from './cache.js';
-import { objections, placeObjections } from './legal.js';
+import { engineObjections, objections, placeObjections } from './legal.js';
 import type { ModelShape } from './model.js';
 import { fixedBytes, type RankBytes, rankBytes } from './shard.js';
 import { type Drafts, type Estimate, estimate, ratesOf } from './time.js';
@@ -154,7 +154,7 @@ export function listRows(m: ModelShape, devices: number, nodes: number, device: 
   const left = new Map<string, number>();
   const rows: Row[] = [];
   for (const p of ways(m, devices, nodes, d.redundant)) {
-    const why = [...objections(m, p), ...placeObjections(p, device)];
+    const why = [...objections(m, p), ...placeObjections(p, device), ...engineObjections(m, p)];
     // the first reason is enough: others mostly follow from it
     if (why[0] !== undefined) left.set(why[0], (left.get(why[0]) ?? 0) + 1);
     else rows.push(rowOf(m, p, device, chip, d));

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { notThere, Refusal } from '../../ir/problem.js';
 import type { Parallel } from '../../targets/launch.js';
 import { readAt } from '../checkpoint/safetensors.js';
-import { type ParallelWish, parallelOf } from './parallel.js';
+import { mostDevices, type ParallelWish, parallelOf } from './parallel.js';
 import * as problems from './problems.js';
 
 /** What a plan is of: SHA-256 of config.json, and of all headers in the order of their files; null where config.json alone was there. */
@@ -63,8 +63,8 @@ function savedRow(file: string, row: string, digest: ModelDigest): ParallelWish 
   const p = (chosen as { readonly parallel?: Partial<Record<keyof Parallel, unknown>> } | null)?.parallel;
   const n = (k: keyof Parallel, least = 1): number => {
     const v = p?.[k];
-    if (Number.isSafeInteger(v) && (v as number) >= least) return v as number;
-    throw new Refusal([problems.planUnreadable(file, `${k} of row ${row} is no whole number of ${least} or more`)]);
+    if (Number.isSafeInteger(v) && (v as number) >= least && (v as number) <= mostDevices) return v as number;
+    throw new Refusal([problems.planUnreadable(file, `${k} of row ${row} is no whole number from ${least} to ${mostDevices}`)]);
   };
   return {
     tp: n('tp'),

@@ -65,8 +65,8 @@ export function parseTopology(text: string, file: string): Topology {
   };
   const word = (n: JsonNode | undefined, name: string): string | null => {
     if (n === undefined) return null;
-    if (typeof n.value === 'string' && n.value !== '') return n.value;
-    say(n, `${name} is text`);
+    if (typeof n.value === 'string' && n.value !== '' && !/\p{Cc}/u.test(n.value)) return n.value;
+    say(n, `${name} is text on one line`);
     return null;
   };
   const links = (n: JsonNode | undefined, name: string): readonly Link[] | null => {
