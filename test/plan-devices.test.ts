@@ -504,9 +504,9 @@ describe('what is asked', () => {
     expect(of({ devices: 8, target: 'cpu', quantise: 'q8_0' })).toMatch(/^HK2712/);
     expect(of({ devices: 8, topology: join(work, 'nowhere.json') })).toMatch(/^HK3900/);
     expect(refusal(() => describeModel(join(work, 'nowhere')))).toMatch(/^HK3900/);
-    for (const devices of [65537, 1e9, Number.MAX_SAFE_INTEGER]) expect(of({ devices })).toMatch(/^HK2706 .*more than a plan looks at/);
-    expect(refusal(() => compareChips(d, ['cuda:h20'], { ...asked, devices: 1e9 }))).toMatch(/^HK2706/);
-    expect(refusal(() => placed(parallelOf('tp=256,dp=257'), null))).toMatch(/^HK2706 \| 65792 devices/);
+    for (const devices of [65537, 1e9, Number.MAX_SAFE_INTEGER]) expect(of({ devices })).toMatch(/^HK2718 .*more than a plan looks at/);
+    expect(refusal(() => compareChips(d, ['cuda:h20'], { ...asked, devices: 1e9 }))).toMatch(/^HK2718/);
+    expect(refusal(() => placed(parallelOf('tp=256,dp=257'), null))).toMatch(/^HK2718 \| 65792 devices/);
     for (const imbalance of [0, 0.99]) expect(of({ devices: 8, imbalance })).toMatch(/^HK2711 \| --imbalance/);
     expect(of({ parallel: 'dp=8,ep=8,redundant=456' })).toMatch(/^HK2703 .*456 replicas are more than 8 ranks have room for/);
     expect(of({ parallel: 'dp=8,ep=8,redundant=448' })).toBe('not refused');
@@ -712,11 +712,11 @@ describe('a topology', () => {
     };
     const two = '"name":"two","nodes":2,"devicesPerNode":8';
     expect(of(two, { devices: 16 })).toBe('not refused');
-    expect(of(two, { devices: 64 })).toMatch(/^HK2706 \| The topology two has 2 nodes, and 8 are asked for/);
-    expect(of(two, { devices: 16, nodes: 4 })).toMatch(/^HK2706 .*2 nodes, and 4/);
-    expect(of(two, { devices: 16, nodes: 1 })).toMatch(/^HK2706 .*8 devices a node, and 16/);
-    expect(of(two, { parallel: 'dp=32,ep=32' })).toMatch(/^HK2706 .*2 nodes, and 4/);
-    expect(of('"nodes":65536,"devicesPerNode":65536', {})).toMatch(/^HK2706 .*more than a plan looks at/);
+    expect(of(two, { devices: 64 })).toMatch(/^HK2719 \| The topology two has 2 nodes, and 8 are asked for/);
+    expect(of(two, { devices: 16, nodes: 4 })).toMatch(/^HK2719 .*2 nodes, and 4/);
+    expect(of(two, { devices: 16, nodes: 1 })).toMatch(/^HK2719 .*8 devices a node, and 16/);
+    expect(of(two, { parallel: 'dp=32,ep=32' })).toMatch(/^HK2719 .*2 nodes, and 4/);
+    expect(of('"nodes":65536,"devicesPerNode":65536', {})).toMatch(/^HK2718 .*more than a plan looks at/);
     expect(of('"name":"a\\u001b[31m"', { devices: 8 })).toMatch(/^HK2704 .*name is text on one line/);
   });
   it('with faults has each with its line', () => {

@@ -25,10 +25,10 @@ export const noDevice = (chip: string, alike: readonly string[]): Problem =>
 export const nodesUneven = (devices: number, nodes: number): Problem =>
   problem('HK2706', `${devices} devices cannot stand on ${nodes} equal nodes`, { next: 'Choose --devices as a multiple of --nodes.' });
 export const tooMany = (devices: number, most: number): Problem =>
-  problem('HK2706', `${devices} devices are more than a plan looks at`, { next: `Ask for ${most} or fewer.` });
+  problem('HK2718', `${devices} devices are more than a plan looks at`, { next: `Ask for ${most} or fewer.` });
 /** More nodes, or more devices on one, than a topology has. */
 export const beyondTopology = (name: string, what: string, has: number, asked: number): Problem =>
-  problem('HK2706', `The topology ${name} has ${has} ${what}, and ${asked} are asked for`, {
+  problem('HK2719', `The topology ${name} has ${has} ${what}, and ${asked} are asked for`, {
     next: 'Ask for fewer with --devices, --nodes or --parallel, or say in the topology what there is.',
   });
 export const planUnreadable = (file: string, what: string): Problem =>
