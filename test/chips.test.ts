@@ -274,6 +274,7 @@ A chip is one JSON file. \`targets/chips.schema.json\` has its fields, and \`hkg
 its source: a document and the place in it, \`measured\`, or \`estimated: how\`. A figure that is not published is null here and "not published" there; nothing
 is guessed. A device is what software counts as one: a die where a package shows two of them. Rates of links are one direction, of one device, over all its
 links of that kind; rates of arithmetic are dense, a multiply-add counted as two. A kind of number that is not in \`peak\` has no unit on the chip.
+Memory and tiles are in bytes, rates in bytes or operations a second, latencies in seconds, power in watts; \`joins\` is how many devices a link reaches, \`perNode\` how many stand in a server.
 
 A chip with a family takes that chip's engines, formats and refusals; only its figures are its own. To add a chip: write its file, name it in
 \`targets/TARGET/chips.ts\`, and run the test.

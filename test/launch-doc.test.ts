@@ -60,9 +60,12 @@ that it needs ends with 78, and says which one and how to fill it in:
 
 \`\`\`
 sh launch/fill.sh NODE0_ADDRESS=10.0.0.1 NODE1_ADDRESS=10.0.0.2 MODEL_PATH=/data/v3 vllm/IMAGE=registry.site/vllm:1
-sh site/vllm/node-0.sh        # on node 0
-sh site/vllm/node-1.sh        # on node 1
+sh site/vllm/node-0.sh        # on node 0, with a copy of site/
+sh site/vllm/node-1.sh        # on node 1, with a copy of site/
 \`\`\`
+
+Commands are for the directory that holds \`launch/\`. The length of a sequence is that of \`compile --context N\`, a saved plan's is not taken along; without it engines take the one of
+config.json, and vLLM does not start where its caches have no room for one such sequence (\`vllm/v1/core/kv_cache_utils.py\`).
 
 \`fill.sh\` needs sh, sed and cp alone. It looks at all values first: letters, digits and \`. _ : / @ , + -\`, so that sh, YAML and JSON take them as they
 are; digests have 64 digits; lists have as many values as there are devices. A form is written once all its blanks are filled, and not before.
@@ -88,7 +91,8 @@ MTP blocks that were kept are drafted with, one token a step. Experts that stand
 One pod a node, \`restartPolicy: RecreateGroupOnPodRestart\`; \`/health\` for all probes, the startup probe with two hours; \`/dev/shm\` in memory. Devices are
 \`nvidia.com/gpu\`, \`huawei.com/Ascend910\` (310P: \`huawei.com/Ascend310P\`; 950: a blank, for no public name was found) and \`birentech.com/gpu\` with the
 runtime class \`biren\`. The model is mounted read-only at \`/models/NAME\` from an image volume (beta since Kubernetes 1.33), a claim, or a directory of the
-host; an image has to be named by its digest. RDMA devices of pods are the cluster's matter and are not in the manifest.
+host; an image has to be named by its digest. RDMA devices of pods are the cluster's matter and are not in the manifest. The cluster needs the controller of LeaderWorkerSet and the vendor's device plugin. A claim has the engine
+directory at its root.
 
 ## Options by version
 

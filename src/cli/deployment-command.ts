@@ -214,11 +214,12 @@ function showPlan(p: DeploymentPlan, most: number): void {
       print(`  and ${p.left.slice(mostReasons).reduce((n, l) => n + l.ways, 0)} more ways: --json has the reasons`);
   }
   for (const n of p.notes) print(n);
-  showAssumed(p.assumed);
+  showAssumed(p.assumed, [p.target]);
 }
 /** What is assumed: name, value and the first phrase of what it is; the rest and the sources are in docs/estimates.md and in --json. */
-function showAssumed(assumed: DeploymentPlan['assumed']): void {
+function showAssumed(assumed: DeploymentPlan['assumed'], chips: readonly string[]): void {
   print('\nEstimates, not measurements: docs/estimates.md holds them against published ones, and says where each of these is from.');
+  print(`Figures of a chip, each with its source: ${chips.map(c => `hkgai targets ${c}`).join(', ')}.`);
   print('Assumed:');
   print(
     out.dim(
@@ -288,5 +289,8 @@ function showComparison(c: Comparison): void {
     print(
       'Energy and cost are of --power WATTS and --price AMOUNT (a device and hour): a number for all, or target:chip=number with commas between. ? is not said, or not known.',
     );
-  showAssumed(c.assumed);
+  showAssumed(
+    c.assumed,
+    c.chips.map(x => x.target),
+  );
 }
