@@ -3,7 +3,20 @@
 // Few rows of a: weights are decoded in registers on their way to the sum, so a step costs what reading them costs. Many rows: a piece of b is
 // decoded once into f32 and met by blocks of 4 x 4 dot products.
 #pragma once
+
+// What is made of a row of a (digits, panels) serves every output of a kernel's call: kernels begin with tile_begin(), and their inputs do not
+// change until the next.
+static _Thread_local long tile_turn __attribute__((unused)); // 0: nobody says when a call begins, so nothing is kept
+static _Thread_local const char *tile_frame __attribute__((unused)); // the kernel's frame, where its tiles are
+/** May what is made of this row be kept? What lies on the stack is a tile and may have changed since. */
+INLINE int tile_kept(const float *x) {
+  const char *here = (const char *)__builtin_frame_address(0), *at = (const char *)x;
+  return tile_turn != 0 && !(at >= here && at < tile_frame);
+}
+#define tile_begin() ((void)(tile_turn = tile_turn + 1, tile_frame = (const char *)__builtin_frame_address(0)))
+
 #include "hkgai_digits.h"
+#include "hkgai_panel.h"
 
 /** Dot products of MB rows x with NB rows of a view, k columns from column c on; to[m * pitch + n] is added to. */
 INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch, const float *const *x, const tile_view *v, const long *row, long c, long k) {
@@ -68,8 +81,52 @@ INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch
     for (int n = 0; n < NB; n++) t[n] += rest[m][n];
   }
 }
+/**
+ * One row x with n rows of a view, none of them outside: memory is read in one stream, as a plain reading loop does, four sums in turn. What is asked
+ * for ahead is a page: processors' own prefetch stops at its end.
+ */
+INLINE void tile_stream(int kind, int scale, float *to, const float *x, const tile_view *v, const long *row, long n, long c, long k) {
+  const int bits = tile_width_bits(kind), line = 512 / bits;
+  const long group = scale == SCALE_none ? 0 : c / v->block_cols, left = scale == SCALE_none ? k : (group + 1) * v->block_cols - c;
+  const float unit = tile_code_unit(kind);
+  for (long j = 0; j < n; j++) {
+    const char *w = tile_row_data(kind, v, row[j]), *scales = tile_scales(scale, v, row[j]);
+    vf total[4];
+    float rest = 0;
+    for (int i = 0; i < 4; i++) total[i] = vf_all(0);
+    for (long i = 0, g = group, end = tile_min(k, left); i < k; g++, end = tile_min(k, end + v->block_cols)) {
+      const float by = tile_scale_of(scale, scales, g);
+      vf sum[4];
+      if (scale != SCALE_none)
+        for (int u = 0; u < 4; u++) sum[u] = vf_all(0);
+#define TILE_STREAM(at) \
+  if (scale == SCALE_none) total[(at) % 4] = vf_fma(vf_load(x + i + (at) * VL), tile_codes(kind, w, c + i + (at) * VL), total[(at) % 4]); \
+  else sum[(at) % 4] = vf_fma(vf_load(x + i + (at) * VL), tile_codes(kind, w, c + i + (at) * VL), sum[(at) % 4])
+      for (; i + line <= end; i += line) {
+        tile_ahead(w + (c + i) * bits / 8 + 4096);
+#pragma GCC unroll 16
+        for (int u = 0; u < line / VL; u++) { TILE_STREAM(u); }
+      }
+      for (; i + VL <= end; i += VL) { TILE_STREAM(0); }
+#undef TILE_STREAM
+      if (scale != SCALE_none)
+        for (int u = 0; u < 4; u++) total[u] = vf_fma(sum[u], vf_all(by * unit), total[u]);
+      for (; i < end; i++) rest += x[i] * tile_code(kind, w, c + i) * by;
+    }
+    to[j] += vf_sum((total[0] + total[1]) + (total[2] + total[3])) + rest;
+  }
+}
 /** The same for any number of rows m of a, n rows of b taken by fours. A row below 0 adds nothing. */
 INLINE void tile_few(int kind, int scale, float *into, long width, const float *const *x, long m, const tile_view *b, const long *row, long n, long c, long k) {
+  if (m == 1 && tile_width_bits(kind) >= 8) {
+    for (long j = 0; j < n;) {
+      long some = 0;
+      while (j + some < n && row[j + some] >= 0) some++;
+      tile_stream(kind, scale, into + j, x[0], b, row + j, some, c, k);
+      j += some + 1;
+    }
+    return;
+  }
   for (long j = 0; j < n;) {
     const int four = j + 4 <= n && row[j] >= 0 && row[j + 1] >= 0 && row[j + 2] >= 0 && row[j + 3] >= 0;
     if (!four && row[j] < 0) {
@@ -96,7 +153,6 @@ INLINE void tile_few(int kind, int scale, float *into, long width, const float *
   }
 }
 
-enum { TILE_PIECE_ROWS = 8, TILE_PIECE = 512 };
 enum { TILE_MOST_ROWS = 512 };
 
 /** Rows of a that lie inside: their pointers at column 0 of the view and their places. Outside rows add nothing. */
@@ -140,33 +196,7 @@ INLINE void tile_contract(int kind, int scale, float *into, long m, long n, long
     if (done < k) tile_few(kind, scale, into, n, x, count, b, rows, n, b->col + done, k - done);
     return;
   }
-  _Alignas(64) float piece[TILE_PIECE_ROWS * TILE_PIECE];
-  static const long first[TILE_PIECE_ROWS] = {0, 1, 2, 3, 4, 5, 6, 7};
-  for (long j = 0; j < n; j += TILE_PIECE_ROWS) {
-    const long some = tile_min(TILE_PIECE_ROWS, n - j);
-    for (long from = 0; from < k; from += TILE_PIECE) {
-      const long deep = tile_min(TILE_PIECE, k - from);
-      for (long r = 0; r < some; r++) {
-        if (rows[j + r] >= 0) tile_decode(kind, scale, piece + r * TILE_PIECE, b, rows[j + r], b->col + from, deep);
-        else memset(piece + r * TILE_PIECE, 0, sizeof *piece * (size_t)deep);
-      }
-      // the next piece comes from memory while this one is multiplied
-      const int more = from + deep < k;
-      const long next_from = more ? from + deep : 0, next = more ? j : j + TILE_PIECE_ROWS, bytes = tile_min(TILE_PIECE, k - next_from) * tile_width_bits(kind) / 8;
-      for (long r = 0; r < TILE_PIECE_ROWS && next + r < n; r++) {
-        if (rows[next + r] < 0) continue;
-        const char *data = tile_row_data(kind, b, rows[next + r]) + (b->col + next_from) * tile_width_bits(kind) / 8;
-        for (long i = 0; i < bytes; i += 64) tile_ahead(data + i);
-      }
-      const tile_view held = {piece, 0, TILE_PIECE_ROWS, 0, deep, TILE_PIECE, 0, 0, 0, 0};
-      const float *at[4];
-      for (long i = 0; i < count; i += 4) {
-        const long four = tile_min(4, count - i);
-        for (long r = 0; r < four; r++) at[r] = x[i + r] + from;
-        tile_few(KIND_f32, SCALE_none, into + i * n + j, n, at, four, &held, first, some, 0, deep);
-      }
-    }
-  }
+  for (long i = 0; i < count; i += TILE_PANEL_MOST) tile_by_panels(kind, scale, into + i * n, x + i, tile_min(TILE_PANEL_MOST, count - i), b, rows, n, k);
 }
 
 /** b is held as [k, n]: sums of rows of b, each times one element of a. */

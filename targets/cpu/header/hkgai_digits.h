@@ -7,7 +7,7 @@
 // of four vectors: nibbles are met three times as fast as by decoding, and as fast as memory gives them. (Bytes gain nothing: decoding keeps up.)
 // HKGAI_NO_DIGITS leaves all of it out.
 //
-// The digits of a row serve every output of a kernel's call: kernels begin with tile_begin(), and a row is cut once until the next.
+// The digits of a row serve every output of a kernel's call: a row is cut once until the next tile_begin() (hkgai_contract.h).
 #pragma once
 #if TILE_AVX512 && defined(__AVX512VNNI__) && !defined(HKGAI_NO_DIGITS)
 #define TILE_DIGITS 1
@@ -28,8 +28,6 @@ struct tile_digits {
 };
 static _Thread_local struct tile_digits tile_digits_of[TILE_DIGIT_SLOTS] __attribute__((unused));
 static _Thread_local int tile_next_slot __attribute__((unused));
-static _Thread_local long tile_turn __attribute__((unused)); // 0: nobody says when a call begins, so nothing is kept
-static _Thread_local const char *tile_frame __attribute__((unused)); // the kernel's frame, where its tiles are
 
 INLINE __m512i tile_byte_dot(__m512i sum, __m512i codes, const int8_t *digits) { return _mm512_dpbusd_epi32(sum, codes, _mm512_load_si512(digits)); }
 /** codes (unsigned) times digits, by lanes of 8 columns: even and odd columns of 128. */
@@ -66,10 +64,9 @@ static __attribute__((noinline, unused)) void tile_cut_row(struct tile_digits *t
     _mm512_store_si512(t->ones + c / 8, tile_nibble_dot(one, one, to));
   }
 }
-/** The digits of a row: those at hand where it was cut in this call already. What lies on the stack is a tile and may have changed since. */
+/** The digits of a row: those at hand where it was cut in this call already. */
 INLINE const struct tile_digits *tile_row_digits(const float *x, long columns) {
-  const char *here = (const char *)__builtin_frame_address(0), *at = (const char *)x;
-  const int kept = tile_turn != 0 && !(at >= here && at < tile_frame);
+  const int kept = tile_kept(x);
   for (int i = 0; kept && i < TILE_DIGIT_SLOTS; i++) {
     const struct tile_digits *t = &tile_digits_of[i];
     if (t->turn == tile_turn && t->x == x && t->columns == columns) return t;
@@ -150,8 +147,4 @@ INLINE long tile_by_digits(int kind, int scale, float *into, long width, const f
   }
   return whole;
 }
-/** A kernel's call begins: its inputs will not change until the next. */
-#define tile_begin() ((void)(tile_turn = tile_turn + 1, tile_frame = (const char *)__builtin_frame_address(0)))
-#else
-#define tile_begin() ((void)0)
 #endif

@@ -34,7 +34,7 @@ typedef uint8_t vu8 __attribute__((vector_size(VL), may_alias));
 INLINE void tile_ahead(const void *p) { __builtin_prefetch(p, 0, 2); }
 INLINE vf vf_load(const float *p) { return *(const vf_loose *)p; }
 INLINE void vf_store(float *p, vf v) { *(vf_loose *)p = v; }
-INLINE vf vf_all(float x) { return (vf){0} + x; }
+INLINE vf vf_all(float x) { return x - (vf){0}; } // a sum with 0 would be one: it is not x for -0
 /** Stays in a register: compilers otherwise read it from memory again for every use, and loads are what a block of dot products runs out of. */
 INLINE void vf_keep(vf *v) {
 #if TILE_AVX512
