@@ -308,7 +308,7 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     const stages = spread.stagesOf(checkpoint, aim, o, parallel);
     const maps = experts ? engineMaps(experts, checkpoint.config.layers, runtime, target) : [];
     const launch = spread.launchOf(checkpoint, aim, o, parallel, maps, stages);
-    aims.push({ ...aim, launch, notes: [...aim.notes, spread.launchNote(launch, parallel)] });
+    aims.push({ ...aim, launch, notes: [...aim.notes, ...spread.launchNotes(checkpoint, aim, launch, parallel)] });
   }
   return { checkpoint, model, sources, engineModel, aims, experts, identities };
 }

@@ -1,7 +1,7 @@
 // What starts an engine on the devices that --parallel names: launch/ beside engine/, and whether the model can be spread so at all.
 import { type Problem, problem, Refusal } from '../ir/problem.js';
 import type { Chosen } from '../targets/engine.js';
-import { launchFiles, type ModelSource, type Parallel, parallelName } from '../targets/launch.js';
+import { devicesOf, launchFiles, type ModelSource, type Parallel, parallelName } from '../targets/launch.js';
 import type { SourceFile } from '../targets/target.js';
 import type { Checkpoint } from './checkpoint/shards.js';
 import type { Aim, CompileOptions } from './compile.js';
@@ -92,8 +92,19 @@ export function launchOf(
     },
   );
 }
-/** A sentence for the summary. */
-export const launchNote = (files: readonly SourceFile[], p: Parallel): string =>
-  files.length === 0
-    ? `No engine of this target is started on several devices: no launch files for ${parallelName(p)}.`
-    : `launch/ starts it on ${p.nodes === 1 ? 'one node' : `${p.nodes} nodes`} of ${p.devicesPerNode} ${p.devicesPerNode === 1 ? 'device' : 'devices'} (${parallelName(p)}): launch/README.md says how.`;
+/** Sentences for the summary: what starts it, and what of it may not be what was meant. */
+export function launchNotes(c: Checkpoint, a: Aim, files: readonly SourceFile[], p: Parallel): readonly string[] {
+  if (files.length === 0) return [`No engine of this target is started on several devices: no launch files for ${parallelName(p)}.`];
+  const usual = a.chip.device?.perNode?.value ?? null;
+  return [
+    `launch/ starts it on ${p.nodes === 1 ? 'one node' : `${p.nodes} nodes`} of ${p.devicesPerNode} ${p.devicesPerNode === 1 ? 'device' : 'devices'} (${parallelName(p)}): launch/README.md says how.`,
+    ...(usual !== null && p.devicesPerNode > usual
+      ? [
+          `A usual node of ${a.target.name}:${a.chip.name} has ${usual} devices, and one of these ${p.devicesPerNode}: --parallel …,nodes=${Math.ceil(devicesOf(p) / usual)} says otherwise.`,
+        ]
+      : []),
+    ...('experts' in c.config && p.dp > 1 && p.ep === 1
+      ? [`With ep=1 engines cut each expert by tp times dp, ${p.tp * p.dp} here, and not by tp: ep=${p.tp * p.dp} deals experts whole.`]
+      : []),
+  ];
+}

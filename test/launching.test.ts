@@ -83,6 +83,15 @@ describe('launch files of a bundle', () => {
     expect(at('cuda-h200/launch/vllm/leaderworkerset.yaml')).toContain('VLLM_PP_LAYER_PARTITION');
     expect(at('ascend-910b3/launch/vllm-ascend/node-0.sh')).toContain('VLLM_PP_LAYER_PARTITION');
   });
+  it('say where nodes are larger than usual ones, and where engines cut experts by more than tp', async () => {
+    const notes = async (name: string, parallel: string): Promise<string> =>
+      (await make(name, ['cuda:h200'], { parallel })).manifest.targets.flatMap(t => t.notes).join('\n');
+    const large = await notes('large', 'dp=16');
+    expect(large).toContain('A usual node of cuda:h200 has 8 devices, and one of these 16: --parallel …,nodes=2 says otherwise.');
+    expect(large).toContain('With ep=1 engines cut each expert by tp times dp, 16 here, and not by tp: ep=16 deals experts whole.');
+    expect(await notes('usual', 'dp=8,ep=8')).not.toMatch(/A usual node|With ep=1/);
+    expect(await notes('spread', 'tp=2,dp=4,ep=8,nodes=2')).not.toMatch(/A usual node|With ep=1/);
+  });
   it('are refused where they cannot be, before a byte is written', async () => {
     expect(await refused('x', ['cuda'], { launch })).toMatch(/HK2757 .*--served-name, --port, --image, --model-source are of launch files/);
     expect(await refused('x', ['cuda:h200'], { parallel: 'tp=16' })).toMatch(/HK2703 .*attention heads cannot be dealt to 16 ranks/);
