@@ -131,6 +131,7 @@ constexpr int most_regions = 8192;
 inline region regions[most_regions];
 inline int region_count = 0, region_last = 0;
 inline bool device_is_open = false;
+inline int device_protection = PROT_READ | PROT_WRITE; // while it is open: reading alone where kernels write by copies
 inline void (*on_host_write)(const void *, size_t) = nullptr;        // a program that is watched keeps count of what is written
 inline long (*first_unwritten)(const void *, size_t) = nullptr;
 inline size_t device_bytes = 0, device_limit = (size_t)1 << 40;
@@ -146,7 +147,7 @@ EMULATOR_QUIET inline region *region_at(const void *p) {
 }
 EMULATOR_QUIET inline void protect(const region &r) {
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  if (!r.freed) mprotect(r.map + page, r.map_bytes - 2 * page, device_is_open ? PROT_READ | PROT_WRITE : PROT_NONE);
+  if (!r.freed) mprotect(r.map + page, r.map_bytes - 2 * page, device_is_open ? device_protection : PROT_NONE);
 }
 /** Opens device memory to a kernel, or to a copy, and closes it again. */
 EMULATOR_QUIET inline void device_open(bool open) {
@@ -180,6 +181,7 @@ EMULATOR_QUIET inline void describe(const void *p, char *to, size_t room) {
   else if (a >= r->begin + r->bytes) std::snprintf(to, room, "%ld bytes after the end of %s of %zu bytes", (long)(a - r->begin - r->bytes), r->name, r->bytes);
   else std::snprintf(to, room, "byte %ld of %s", (long)(a - r->begin), r->name);
 }
+EMULATOR_QUIET inline bool on_device(const void *p, size_t bytes);
 EMULATOR_QUIET inline void on_signal(int, siginfo_t *info, void *context) {
   char what[200];
   bool writes = false;
@@ -193,6 +195,7 @@ EMULATOR_QUIET inline void on_signal(int, siginfo_t *info, void *context) {
   describe(info->si_addr, what, sizeof what);
   const region *r = region_at(info->si_addr);
   if (!in_kernel && r) fail("the host %s device memory, %s: copy it first", writes ? "writes" : "touches", what);
+  if (r && writes && on_device(info->si_addr, 1)) fail("a scalar writes %s: global memory is written by copies alone", what);
   fail("%s %s", writes ? "writes" : "reads", what);
 }
 EMULATOR_QUIET inline void watch_signals() {
