@@ -135,5 +135,20 @@ export const checkedIn = (directories: readonly URL[], wanted = /\.(h|c|cuh|suh|
         return f.endsWith('.sh') ? { ...file, executable: true } : file;
       }),
   );
-/** What every device's program has: the protocol, the runtime, the shared verbs. */
-export const sharedDirectories = ['./runtime/', './simt/runtime/', './simt/header/'].map(d => new URL(d, import.meta.url));
+const shared = (dir: string): URL => new URL(dir, import.meta.url);
+/** What every program in this language has: the protocol, the runtime, the shared verbs; and what the target has of its own. `here` is its import.meta.url. */
+export const programFiles = (here: string): readonly SourceFile[] =>
+  checkedIn([
+    ...['./runtime/', './simt/runtime/', './simt/header/'].map(shared),
+    ...['./header/', './runtime/'].map(d => new URL(d, here)),
+  ]);
+/** What stands in for a chip: laid beside the directory `native`, in the folders that the emulators' includes go by. */
+export const emulatorFiles = (here: string, name: string): readonly SourceFile[] => {
+  const below = (folder: string, dir: URL): readonly SourceFile[] =>
+    checkedIn([dir]).map(f => (f.executable ? f : { ...f, path: `${folder}/${f.path}` }));
+  return [
+    ...below('emulator', shared('./emulator/')),
+    ...below('simt/emulator', shared('./simt/emulator/')),
+    ...below(`${name}/emulator`, new URL('./emulator/', here)),
+  ];
+};

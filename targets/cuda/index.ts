@@ -6,7 +6,7 @@ import { chips } from './chips.js';
 import { cuda as dialect } from './dialect.js';
 import { cudaEngines } from './engine.js';
 import { cudaLaunch } from './launch.js';
-import { emulatorFiles, printProgram } from './program.js';
+import { emulator, printProgram } from './program.js';
 
 export const cuda: Target = {
   name: 'cuda',
@@ -24,6 +24,6 @@ export const cuda: Target = {
   print: k => printSimt(k, dialect),
   engines: cudaEngines,
   native: (program: Program, files: readonly WeightFile[]): readonly SourceFile[] => printProgram(program, files),
-  emulator: emulatorFiles,
+  emulator,
   launch: cudaLaunch,
 };

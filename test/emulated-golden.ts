@@ -1,0 +1,105 @@
+// Whole programs for a device, run under its emulator against the golden logits: what cuda-native and biren-native tests share. Each gives a row of
+// figures, so that a table of them can be written (UPDATE=1 writes test/golden/emulated/TARGET.json).
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { buildEmulated } from '../src/build.js';
+import { type CompileOptions, compile } from '../src/compile.js';
+import type { Step } from '../src/reference/index.js';
+import { openNative, type Session } from '../src/session.js';
+import { targets } from '../targets/index.js';
+import { fixtures, recorded, worst } from './golden-cases.js';
+
+export interface Figures {
+  readonly model: string;
+  /** Largest difference of a logit: a prompt in one step, the same in pieces, single steps after a prompt, MTP; null where the model has none. */
+  readonly prompt: number;
+  readonly pieces: number;
+  readonly decode: number;
+  readonly mtp: number | null;
+}
+const quiet = { step: () => undefined, at: () => undefined };
+
+/** Compile for a target and chip, and build what was printed with the target's emulator. */
+export async function emulated(
+  model: string,
+  aim: string,
+  out: string,
+  more: Partial<CompileOptions> = {},
+): Promise<{ readonly program: string; readonly engine: string; readonly native: string }> {
+  const { manifest } = await compile(
+    model,
+    {
+      ...{ out, targets: [aim], quantise: 'none', state: 'f32', mtp: 'keep', weights: 'auto', context: 224, sequences: 3, chunk: 96 },
+      ...{ force: false, allowPhantomKeys: false, version: 'test', noCache: true },
+      ...more,
+    },
+    quiet,
+  );
+  const entry = manifest.targets[0]!;
+  const native = join(out, entry.directory, 'native');
+  const { program } = await buildEmulated(native, targets[entry.target]!.emulator!());
+  return { program, engine: join(out, entry.directory, 'engine'), native };
+}
+
+const rowsOf = (ids: readonly number[], from: number, to: number, slot: number, mtp = false): Step => {
+  const range = Array.from({ length: to - from }, (_, i) => from + i);
+  return {
+    ids: ids.slice(from, to),
+    positions: range,
+    sequences: range.map(() => slot),
+    ...(mtp ? { nextIds: range.map(i => ids[i + 1] ?? 0) } : {}),
+  };
+};
+/** The figures of one golden model; steps are few, since every thread is played. */
+export async function compareGolden(session: Session, model: string, name: string): Promise<Figures> {
+  const golden = recorded(join(model, 'golden.safetensors'));
+  const ids = (i: number): readonly number[] => [...golden.get(`seq${i}.input_ids`)!.data];
+  const want = (i: number): ArrayLike<number> & { subarray(a: number, b: number): ArrayLike<number> } => golden.get(`seq${i}.logits`)!.data;
+  const vocabulary = session.vocabulary;
+  const run = async (i: number, slot: number, sizes: readonly number[]): Promise<number> => {
+    const all = ids(i);
+    let most = 0;
+    for (let from = 0, n = 0; from < all.length && n < sizes.length; n++) {
+      const to = Math.min(all.length, from + sizes[n]!);
+      const got = await session.step(rowsOf(all, from, to, slot));
+      most = Math.max(most, worst(got.logits, want(i).subarray(from * vocabulary, to * vocabulary)));
+      from = to;
+    }
+    return most;
+  };
+  const recordedMtp = golden.get('seq0.mtp_logits');
+  let mtp: number | null = null;
+  const first = ids(0);
+  const whole = await session.step(rowsOf(first, 0, Math.min(first.length, session.chunk), 0, session.mtp > 0));
+  const prompt = worst(whole.logits, want(0).subarray(0, Math.min(first.length, session.chunk) * vocabulary));
+  if (recordedMtp && whole.mtp) mtp = worst(whole.mtp.subarray(0, recordedMtp.data.length), recordedMtp.data);
+  return {
+    model: name,
+    prompt,
+    pieces: await run(1, 1, [7, 1, 1, 2, 5, 31]),
+    decode: await run(2, 2, [Math.max(5, Math.min(20, ids(2).length - 8)), 1, 1, 1, 1, 1, 1]),
+    mtp,
+  };
+}
+export const openEmulated = (built: { readonly program: string; readonly engine: string }): Promise<Session> =>
+  openNative(built.program, built.engine);
+
+const table = fileURLToPath(new URL('golden/emulated/', import.meta.url));
+/** Figures are written to the first digit upwards, so that another compiler's last bits do not change a file. */
+export const bound = (v: number | null): number | null => (v === null ? null : Number((Math.ceil(v * 1e6) / 1e6).toFixed(6)));
+export function keepFigures(target: string, all: readonly Figures[]): void {
+  if (!process.env.UPDATE) return;
+  mkdirSync(table, { recursive: true });
+  const rows = all.map(f => ({
+    model: f.model,
+    prompt: bound(f.prompt),
+    pieces: bound(f.pieces),
+    decode: bound(f.decode),
+    mtp: bound(f.mtp),
+  }));
+  writeFileSync(join(table, `${target}.json`), `${JSON.stringify(rows, null, 2)}\n`);
+}
+export const keptFigures = (target: string): readonly Figures[] =>
+  JSON.parse(readFileSync(join(table, `${target}.json`), 'utf8')) as readonly Figures[];
+export const tiny = (name: string): string => join(fixtures, 'tiny', name);
