@@ -227,7 +227,7 @@ const rules: { readonly [K in Exclude<OpName, RankOp>]: Rule<K> } = {
     const { state, ape, positions, sequences } = v.inputs;
     const { ratio, overlap, width } = v.attributes;
     const spec = { ratio, overlap, width, ape: ape.type.storage, state: c.state(state) };
-    const candidates = [128, 32].map(most => ({ ...spec, chunk: chunkOf(width, most) }));
+    const candidates = [128, 32, 8].map(most => ({ ...spec, chunk: chunkOf(width, most) }));
     return simple(
       c,
       v,
