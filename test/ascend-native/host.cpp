@@ -30,6 +30,7 @@ static void past_the_end(const float *, float *y, int64_t) {
   pipe.InitBuffer(all, 64);
   LocalTensor<float> t = all.GetWithOffset<float>(8, 0);
   for (int i = 0; i < 8; i++) t.SetValue(i, 1.0f);
+  PipeBarrier<PIPE_ALL>();
   GlobalTensor<float> to;
   to.SetGlobalBuffer(y + 28);
   DataCopyPad(to, t, {1, 32, 0, 0, 0});
@@ -42,6 +43,7 @@ static void chained(const float *x, float *y, int64_t) {
   LocalTensor<float> t = all.GetWithOffset<float>(8, 0);
   const int64_t block = GetBlockIdx();
   for (int i = 0; i < 8; i++) t.SetValue(i, block == 0 ? x[i] : y[(block - 1) * 8 + i] + 1.0f);
+  PipeBarrier<PIPE_ALL>();
   GlobalTensor<float> to;
   to.SetGlobalBuffer(y + block * 8);
   DataCopyPad(to, t, {1, 32, 0, 0, 0});

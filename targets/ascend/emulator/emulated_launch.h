@@ -3,7 +3,6 @@
 #pragma once
 #include "acl_emulator.h"
 #include "kernel_operator.h"
-#include <tuple>
 #include <type_traits>
 
 namespace emulated {
@@ -13,12 +12,7 @@ template <class... Arguments> struct launcher {
   uint32_t operator()(uint32_t blocks, aclrtStream stream, Arguments... arguments) const {
     std::vector<const void *> pointers;
     (keep(pointers, arguments), ...);
-    AscendC::gm_writable = writable;
-    return launch(stream, blocks, name, pointers, [=, kernel = kernel](uint32_t block) {
-      AscendC::block_index = block;
-      AscendC::block_count = blocks;
-      kernel(arguments...);
-    });
+    return launch(stream, blocks, name, pointers, [=, name = name, kernel = kernel] { AscendC::run_cores(name, kernel, blocks, arguments...); });
   }
   template <class T> static void keep(std::vector<const void *> &pointers, T value) {
     static_assert(std::is_pointer_v<T> || std::is_same_v<T, int64_t>, "a kernel takes addresses and 64-bit whole numbers");
