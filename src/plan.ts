@@ -237,7 +237,13 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
     rows: listed.rows,
     left: listed.left,
     assumed: assumedOf(o),
-    notes: [...d.notes, ...notes, ...own, ...alone, ...linkNote(device, listed.rows.find(r => r.parallel.nodes > 1)?.parallel)],
+    notes: [
+      ...d.notes,
+      ...notes,
+      ...own,
+      ...alone,
+      ...(topology?.device.betweenNodes ? [] : linkNote(device, listed.rows.find(r => r.parallel.nodes > 1)?.parallel)),
+    ],
   };
 }
 /** Which link between nodes is taken, and which else the chip may have there: it decides much, and is the room's, not the chip's. */

@@ -14,7 +14,7 @@ const allowed = 'A-Za-z0-9._:/@,+-';
 
 export function fillScript(engines: readonly FillEngine[], blanks: readonly Blank[]): string {
   const row = (b: Blank): string =>
-    `  ${b.name}) about=${quoted(b.own ? b.about.replace(/ of .*/, ' of the engine') : b.about)}; count=${b.list ?? 1}; form=${b.form ?? 'any'}; own=${b.own ? 1 : 0} ;;`;
+    `  ${b.name}) about=${quoted((b.own ? b.about.replace(/ of .*/, ' of the engine') : b.about) + (b.optional ? ' (may stay blank)' : ''))}; count=${b.list ?? 1}; form=${b.form ?? 'any'}; own=${b.own ? 1 : 0} ;;`;
   const names = engines.map(e => e.name);
   const shown = blanks.flatMap(b => (b.own ? names.map(n => `${n}/${b.name}`) : [b.name]));
   return `#!/bin/sh

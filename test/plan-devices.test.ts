@@ -630,8 +630,22 @@ describe('hkgai plan', () => {
     expect(code).toBe(5);
     expect(text).toMatch(/too large by \d/);
   });
+  it('says once which link between nodes is taken, what is not known and what to do where nothing fits', async () => {
+    const link = /^Between nodes UB \(HCCS\) at 196 GB\/s a device is taken, not RoCE at 25 GB\/s: .*$/gm;
+    const v3 = config('DeepSeek-V3');
+    expect((await said(v3, '-t', 'ascend:910c', '--devices', '32'))[1].match(link)).toHaveLength(1);
+    expect((await said(v3, '-t', 'ascend:910c', '--devices', '16'))[1]).not.toContain('Between nodes');
+    const room = join(work, 'link.json');
+    writeFileSync(room, JSON.stringify({ format: 'hkgai-topology-1', nodes: 2, betweenNodes: [{ name: 'RoCE', bytesPerSecond: 25e9 }] }));
+    expect((await said(v3, '-t', 'ascend:910c', '--devices', '32', '--topology', room))[1]).not.toContain('Between nodes');
+    const [code, text] = await said(v3, '-t', 'biren:br106b', '--devices', '32');
+    expect(code).toBe(5);
+    expect(text.match(/memory bandwidth of biren:br106b/g)).toHaveLength(1);
+    expect(text).toContain('Nothing fits. --compare biren:br106b in place of --target and --devices looks for the fewest devices that do');
+    expect(text).not.toContain('next token');
+  });
   it('compares chips side by side', async () => {
-    const [code, text] = await said(lite, '--compare', 'cuda:h20', 'ascend:910c', 'biren:br106b', 'ascend:910b', '--quantise', 'w8a8');
+    const [code, text] = await said(lite, '--compare', 'cuda:h20,ascend:910c', 'biren:br106b', 'ascend:910b', '--quantise', 'w8a8');
     expect(code).toBe(0);
     expect(text).toMatch(/^ +cuda:h20 +ascend:910c +biren:br106b +ascend:910b$/m);
     expect(text).toContain('biren:br106b: not known: memory bandwidth of biren:br106b');

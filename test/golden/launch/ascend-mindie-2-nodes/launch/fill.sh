@@ -18,7 +18,7 @@ known() {
   NODE1_ADDRESS) about='the address of node 1 that the other nodes reach'; count=1; form=any; own=0 ;;
   MODEL_PATH) about='the directory on every node that holds config.json of this engine directory'; count=1; form=path; own=0 ;;
   IMAGE) about='the container image of the engine'; count=1; form=any; own=1 ;;
-  IMAGE_DIGEST) about='the digest that pins the image, as sha256:…'; count=1; form=digest; own=1 ;;
+  IMAGE_DIGEST) about='the digest that pins the image, as sha256:… (may stay blank)'; count=1; form=digest; own=1 ;;
   MINDIE_CONFIG) about='MindIE'\''s config.json for this node'; count=1; form=path; own=0 ;;
   NODE0_DEVICE_IPS) about='the addresses of the network ports of the devices of node 0, in the order of devices'; count=16; form=any; own=0 ;;
   NODE0_SUPER_DEVICE_IDS) about='the super device ids (SDID) of the devices of node 0, in the order of devices'; count=16; form=any; own=0 ;;

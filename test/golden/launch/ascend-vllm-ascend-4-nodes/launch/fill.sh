@@ -24,7 +24,7 @@ known() {
   NODE3_INTERFACE) about='the network interface of node 3 that has this address'; count=1; form=any; own=0 ;;
   MODEL_PATH) about='the directory on every node that holds config.json of this engine directory'; count=1; form=path; own=0 ;;
   IMAGE) about='the container image of the engine'; count=1; form=any; own=1 ;;
-  IMAGE_DIGEST) about='the digest that pins the image, as sha256:…'; count=1; form=digest; own=1 ;;
+  IMAGE_DIGEST) about='the digest that pins the image, as sha256:… (may stay blank)'; count=1; form=digest; own=1 ;;
   NAMESPACE) about='the namespace that it runs in'; count=1; form=name; own=0 ;;
   *) return 1 ;;
   esac

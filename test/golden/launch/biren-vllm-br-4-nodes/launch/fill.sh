@@ -15,16 +15,16 @@ fi
 known() {
   case $1 in
   NODE0_ADDRESS) about='the address of node 0 that the other nodes reach'; count=1; form=any; own=0 ;;
-  NODE0_INTERFACE) about='the network interface of node 0 that has this address'; count=1; form=any; own=0 ;;
+  NODE0_INTERFACE) about='the network interface of node 0 that has this address (may stay blank)'; count=1; form=any; own=0 ;;
   NODE1_ADDRESS) about='the address of node 1 that the other nodes reach'; count=1; form=any; own=0 ;;
-  NODE1_INTERFACE) about='the network interface of node 1 that has this address'; count=1; form=any; own=0 ;;
+  NODE1_INTERFACE) about='the network interface of node 1 that has this address (may stay blank)'; count=1; form=any; own=0 ;;
   NODE2_ADDRESS) about='the address of node 2 that the other nodes reach'; count=1; form=any; own=0 ;;
-  NODE2_INTERFACE) about='the network interface of node 2 that has this address'; count=1; form=any; own=0 ;;
+  NODE2_INTERFACE) about='the network interface of node 2 that has this address (may stay blank)'; count=1; form=any; own=0 ;;
   NODE3_ADDRESS) about='the address of node 3 that the other nodes reach'; count=1; form=any; own=0 ;;
-  NODE3_INTERFACE) about='the network interface of node 3 that has this address'; count=1; form=any; own=0 ;;
+  NODE3_INTERFACE) about='the network interface of node 3 that has this address (may stay blank)'; count=1; form=any; own=0 ;;
   MODEL_PATH) about='the directory on every node that holds config.json of this engine directory'; count=1; form=path; own=0 ;;
   IMAGE) about='the container image of the engine'; count=1; form=any; own=1 ;;
-  IMAGE_DIGEST) about='the digest that pins the image, as sha256:…'; count=1; form=digest; own=1 ;;
+  IMAGE_DIGEST) about='the digest that pins the image, as sha256:… (may stay blank)'; count=1; form=digest; own=1 ;;
   MODEL_IMAGE) about='the OCI image that holds the model, with its digest'; count=1; form=pinned; own=0 ;;
   NAMESPACE) about='the namespace that it runs in'; count=1; form=name; own=0 ;;
   *) return 1 ;;
