@@ -8,6 +8,7 @@ import { bf16, elements, f32, i32, i64, type Storage, scaled, scaleShape, storag
 import { chooseKernels } from '../src/passes/choose-kernels.js';
 import type { LoweringOptions } from '../src/passes/lowering.js';
 import { planMemory, planObjections } from '../src/passes/plan-memory.js';
+import { fusedCases } from './fused-cases.js';
 import { decodeMatrix, Meaning } from './meaning.js';
 import type { Call, PartBytes, Result, Run } from './run-program.js';
 
@@ -543,6 +544,7 @@ export const cases: readonly Case[] = [
         { streams: 4 },
       ),
   },
+  ...fusedCases,
 ];
 
 /** A case made ready to run: its graph lowered for a chip that objects, or for none. */

@@ -50,6 +50,7 @@ import {
   times,
   view,
 } from '../../ir/tile.js';
+import { type TurnSpec, turn } from './rope.js';
 import { rowsOf, type StateSpec } from './state.js';
 
 export interface AttentionSpec {
@@ -71,6 +72,8 @@ export interface AttentionSpec {
   readonly sink: Storage | null;
   /** Parts of the context that blocks of their own take, for combine-attention to put together; 1 is the whole in one block. */
   readonly splits: number;
+  /** The turn that results go through before they are written; the whole's, and combine-attention's where the context is split. */
+  readonly turned: TurnSpec | null;
   /** Heads a block takes, a divisor of heads / kvHeads, and entries a step takes. */
   readonly tiles: { readonly heads: number; readonly context: number };
 }
@@ -78,7 +81,7 @@ export interface AttentionSpec {
 const low = -1e30; // instead of minus infinity: exp(low - low) must not be NaN
 
 /**
- * q [rows, heads, width], state, compressed?, positions and sequences i32 [rows], selected? i32 [rows, k], sink? [heads, 1]
+ * q [rows, heads, width], state, compressed?, positions and sequences i32 [rows], selected? i32 [rows, k], sink? [heads, 1], frequencies?
  * -> y [rows, heads, valueWidth]; with splits: sums [rows, heads, splits, valueWidth], and tops and weights [rows, heads, splits, 1] of the running softmax.
  */
 export function attention(name: string, spec: AttentionSpec): Kernel {
@@ -198,9 +201,10 @@ export function attention(name: string, spec: AttentionSpec): Kernel {
     ? [load(next, view(sink, [head, 0])), map(top, first(next, low)), map(all, first(1, 0))]
     : [map(top, low), map(all, 0)];
   const place = { rowDim: 1 };
+  const turning = splits === 1 && spec.turned ? turn(sofar, spec.turned, positions, t, 'turn_') : null;
   const ended: readonly Stmt[] =
     splits === 1
-      ? [map(sofar, over(sofar, all)), store(view(y, [t, head, 0]), sofar)]
+      ? [map(sofar, over(sofar, all)), ...(turning?.body ?? []), store(view(y, [t, head, 0]), sofar)]
       : [
           store(view(sums, [t, head, split, 0], place), sofar),
           store(view(tops, [t, head, split, 0], place), top),
@@ -209,7 +213,7 @@ export function attention(name: string, spec: AttentionSpec): Kernel {
   const given = [q, state, compressed, positions, sequences, selected, sink].filter((p): p is Param => p !== null);
   return {
     name,
-    params: [...given, ...(splits === 1 ? [y] : [sums, tops, weights])],
+    params: [...given, ...(turning?.params ?? []), ...(splits === 1 ? [y] : [sums, tops, weights])],
     sizes: ['rows'],
     grid: [{ name: 't', count: rows }, { name: 'h', count: heads / H }, ...(splits === 1 ? [] : [{ name: 'split', count: splits }])],
     body: [
@@ -228,10 +232,14 @@ export interface CombineSpec {
   readonly heads: number;
   readonly valueWidth: number;
   readonly splits: number;
+  readonly turned: TurnSpec | null;
 }
 
-/** What the blocks of a split context found, as one softmax: sums [rows, heads, splits, valueWidth], tops, weights -> y [rows, heads, valueWidth]. */
-export function combineAttention(name: string, { heads, valueWidth, splits }: CombineSpec): Kernel {
+/**
+ * What the blocks of a split context found, as one softmax: sums [rows, heads, splits, valueWidth], tops, weights; positions i32 [rows] and
+ * frequencies where results are turned -> y [rows, heads, valueWidth].
+ */
+export function combineAttention(name: string, { heads, valueWidth, splits, turned }: CombineSpec): Kernel {
   const rows = sym('rows');
   const sums = input('sums', [rows, heads, splits, valueWidth]);
   const tops = input('tops', [rows, heads, splits, 1]);
@@ -244,9 +252,11 @@ export function combineAttention(name: string, { heads, valueWidth, splits }: Co
   const all = tile('all', 1, 1);
   const result = tile('result', 1, valueWidth);
   const [t, h] = [sym('t'), sym('h')];
+  const positions = input('positions', [rows], i32);
+  const turning = turned && turn(result, turned, positions, t, 'turn_');
   return {
     name,
-    params: [sums, tops, weights, y],
+    params: [sums, tops, weights, ...(turning ? [positions, ...turning.params] : []), y],
     sizes: ['rows'],
     grid: [
       { name: 't', count: rows },
@@ -261,6 +271,7 @@ export function combineAttention(name: string, { heads, valueWidth, splits }: Co
       sum(all, [splits, 1], 0, mul(l, m)),
       sum(result, [splits, valueWidth], 0, mul(o, m)),
       map(result, over(result, all)),
+      ...(turning?.body ?? []),
       store(view(y, [t, h, 0]), result),
     ],
   };

@@ -25,6 +25,7 @@ import {
   smaller,
   store,
   sym,
+  type Tile,
   tile,
   view,
 } from '../../ir/tile.js';
@@ -73,21 +74,37 @@ function rounded(
   ];
 }
 
+/** The statements that send columns [offset, offset + size) of each row of `whole` through the code and back. `mark` begins the names of their tiles. */
+export function throughCode(whole: Tile, spec: Omit<FakeQuantSpec, 'heads' | 'width'>, mark = ''): readonly Stmt[] {
+  const { block, offset, size } = spec;
+  const heads = whole.shape[0];
+  const format = formats[spec.element];
+  const blocks = (heads * size) / block;
+  const v = tile(`${mark}v`, blocks, block);
+  const top = tile(`${mark}top`, blocks, 1);
+  const s = tile(`${mark}s`, blocks, 1);
+  const magic = tile(`${mark}magic`, blocks, block);
+  const q = tile(`${mark}q`, blocks, block);
+  const window = part(whole, [0, offset], [heads, size]);
+  return [
+    map(as(v, heads, size), window),
+    maximum(top, [blocks, block], 1, abs(v)),
+    map(top, over(larger(top, spec.least), format.largest)),
+    ...(spec.scale === 'e8m0' ? powerNotBelow(s, top) : [map(s, top)]),
+    map(v, over(v, s)),
+    ...rounded(v, format)(magic, q),
+    map(q, mul(q, s)),
+    map(window, as(q, heads, size)),
+  ];
+}
+
 /** x [rows, heads, width] -> y [rows, heads, width]; columns [offset, offset + size) of each head go through the code and back. */
 export function fakeQuant(name: string, spec: FakeQuantSpec): Kernel {
-  const { block, heads, width, offset, size } = spec;
-  const format = formats[spec.element];
+  const { heads, width } = spec;
   const rows = sym('rows');
   const x = input('x', [rows, heads, width]);
   const y = output('y', [rows, heads, width]);
-  const blocks = size / block;
   const whole = tile('whole', 1, width);
-  const v = tile('v', blocks, block);
-  const top = tile('top', blocks, 1);
-  const s = tile('s', blocks, 1);
-  const magic = tile('magic', blocks, block);
-  const q = tile('q', blocks, block);
-  const window = part(whole, [0, offset], [1, size]);
   const at = [sym('t'), sym('h'), 0];
   return {
     name,
@@ -97,17 +114,6 @@ export function fakeQuant(name: string, spec: FakeQuantSpec): Kernel {
       { name: 't', count: rows },
       { name: 'h', count: heads },
     ],
-    body: [
-      load(whole, view(x, at)),
-      map(as(v, 1, size), window),
-      maximum(top, [blocks, block], 1, abs(v)),
-      map(top, over(larger(top, spec.least), format.largest)),
-      ...(spec.scale === 'e8m0' ? powerNotBelow(s, top) : [map(s, top)]),
-      map(v, over(v, s)),
-      ...rounded(v, format)(magic, q),
-      map(q, mul(q, s)),
-      map(window, as(q, 1, size)),
-      store(view(y, at), whole),
-    ],
+    body: [load(whole, view(x, at)), ...throughCode(whole, spec), store(view(y, at), whole)],
   };
 }

@@ -13,6 +13,7 @@ import {
   type Stmt,
   store,
   sym,
+  type Tile,
   tile,
   times,
   view,
@@ -26,21 +27,26 @@ export interface HadamardSpec {
   readonly block: number;
 }
 
+/** The statements that transform each `width` elements of `xs`. `mark` begins the names of their tiles. */
+export function transform(xs: Tile, width: number, mark = ''): readonly Stmt[] {
+  const size = xs.shape[0] * xs.shape[1];
+  const body: Stmt[] = [];
+  for (let near = 1; near < width; near *= 2) {
+    // [.., 2 * near]: the left half of each row meets the right half
+    const runs = size / (2 * near);
+    const side = (at: 0 | 1): Ref => ({ ...as(xs, runs, 2 * near), at: [0, at * near], shape: [runs, near] });
+    const total = tile(`${mark}total${near}`, runs, near);
+    body.push(map(total, plus(side(0), side(1))), map(side(1), minus(side(0), side(1))), map(side(0), total));
+  }
+  return [...body, map(xs, mul(xs, 1 / Math.sqrt(width)))];
+}
+
 /** x [rows, groups, width] -> y [rows, groups, width], each group times H / sqrt(width). */
 export function hadamard(name: string, { groups, width, block }: HadamardSpec): Kernel {
   const rows = sym('rows');
   const x = input('x', [rows, groups, width]);
   const y = output('y', [rows, groups, width]);
   const xs = tile('xs', block, width);
-  const size = block * width;
-  const body: Stmt[] = [];
-  for (let near = 1; near < width; near *= 2) {
-    // [.., 2 * near]: the left half of each row meets the right half
-    const runs = size / (2 * near);
-    const side = (at: 0 | 1): Ref => ({ ...as(xs, runs, 2 * near), at: [0, at * near], shape: [runs, near] });
-    const total = tile(`total${near}`, runs, near);
-    body.push(map(total, plus(side(0), side(1))), map(side(1), minus(side(0), side(1))), map(side(0), total));
-  }
   const at = [sym('t'), times(sym('h'), block), 0];
   return {
     name,
@@ -50,6 +56,6 @@ export function hadamard(name: string, { groups, width, block }: HadamardSpec): 
       { name: 't', count: rows },
       { name: 'h', count: groups / block },
     ],
-    body: [load(xs, view(x, at)), ...body, map(xs, mul(xs, 1 / Math.sqrt(width))), store(view(y, at), xs)],
+    body: [load(xs, view(x, at)), ...transform(xs, width), store(view(y, at), xs)],
   };
 }

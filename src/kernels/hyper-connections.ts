@@ -5,6 +5,7 @@ import {
   ceildiv,
   contract,
   exp,
+  type Int,
   input,
   type Kernel,
   load,
@@ -18,15 +19,18 @@ import {
   part,
   plus,
   rsqrt,
+  type Stmt,
   sigmoid,
   store,
   stream,
   sum,
   sym,
+  type Tile,
   tile,
   times,
   view,
 } from '../../ir/tile.js';
+import type { RowStep } from './rows.js';
 
 export interface StreamsSpec {
   readonly streams: number;
@@ -106,14 +110,11 @@ export interface HcSplitSpec {
   readonly scale: Storage;
   readonly base: Storage;
 }
-/** mix [rows, n (n + 2)], scale [1, 3], base [1, n (n + 2)] -> y [rows, n (n + 2)]: pre, post, and C after Sinkhorn's rounds. */
-export function hcSplit(name: string, { streams: n, iterations, eps, ...of }: HcSplitSpec): Kernel {
+/** The statements that make pre, post and C of the mixes in `m`, and what they read. */
+function splitMixes(m: Tile, { streams: n, iterations, eps, ...of }: HcSplitSpec): RowStep {
   const mixes = n * (n + 2);
-  const mix = input('mix', [rows, mixes]);
   const scale = input('scale', [1, 3], of.scale);
   const base = input('base', [1, mixes], of.base);
-  const y = output('y', [rows, mixes]);
-  const m = tile('m', 1, mixes);
   const b = tile('b', 1, mixes);
   const by = tile('by', 1, 3);
   const c = tile('c', n, n);
@@ -126,12 +127,8 @@ export function hcSplit(name: string, { streams: n, iterations, eps, ...of }: Hc
   const shift = (from: number, size: number) => part(b, [0, from], [1, size]);
   const columns = [sum(column, [n, n], 0, c), map(c, over(c, plus(column, eps)))];
   return {
-    name,
-    params: [mix, scale, base, y],
-    sizes: ['rows'],
-    grid: [{ name: 't', count: rows }],
+    params: [scale, base],
     body: [
-      load(m, view(mix, [t, 0])),
       load(b, view(base, [0, 0])),
       load(by, view(scale, [0, 0])),
       map(preRef, plus(sigmoid(plus(scaled(preRef, 0), shift(0, n))), eps)),
@@ -144,8 +141,92 @@ export function hcSplit(name: string, { streams: n, iterations, eps, ...of }: Hc
       ...columns,
       loop('turn', iterations - 1, () => [sum(row, [n, n], 1, c), map(c, over(c, plus(row, eps))), ...columns]),
       map(restRef, as(c, 1, n * n)),
-      store(view(y, [t, 0]), m),
     ],
+  };
+}
+
+/** mix [rows, n (n + 2)], scale [1, 3], base [1, n (n + 2)] -> y [rows, n (n + 2)]: pre, post, and C after Sinkhorn's rounds. */
+export function hcSplit(name: string, spec: HcSplitSpec): Kernel {
+  const mixes = spec.streams * (spec.streams + 2);
+  const mix = input('mix', [rows, mixes]);
+  const y = output('y', [rows, mixes]);
+  const m = tile('m', 1, mixes);
+  const { params, body } = splitMixes(m, spec);
+  return {
+    name,
+    params: [mix, ...params, y],
+    sizes: ['rows'],
+    grid: [{ name: 't', count: rows }],
+    body: [load(m, view(mix, [t, 0])), ...body, store(view(y, [t, 0]), m)],
+  };
+}
+
+export interface HcNormSpec extends StreamsSpec {
+  /** Where the streams' weights come from: mixes that are split (and written, for what follows), mixes of a gate, or rows of weights. */
+  readonly weights:
+    | ({ readonly by: 'split' } & HcSplitSpec)
+    | { readonly by: 'gate'; readonly eps: number; readonly scale: Storage; readonly base: Storage }
+    | { readonly by: 'rows'; readonly columns: number };
+  readonly eps: number;
+  readonly weight: Storage | null;
+}
+/**
+ * The way into a sublayer: x [rows, n, width], mix (or weights) [rows, ..], scale and base of the split or gate, weight [1, width] where the norm
+ * has one -> weights [rows, n (n + 2)] of a split, y [rows, width] = norm of the streams' sum. A row that is not held whole is summed twice.
+ */
+export function hcNorm(name: string, { streams: n, width, chunk, weights: by, eps, weight }: HcNormSpec): Kernel {
+  const mixes = by.by === 'split' ? n * (n + 2) : by.by === 'gate' ? n : by.columns;
+  const x = input('x', [rows, n, width]);
+  const mix = input('mix', [rows, mixes]);
+  const split = output('weights', [rows, mixes]);
+  const w = weight && input('weight', [1, width], weight);
+  const y = output('y', [rows, width]);
+  const m = tile('m', 1, mixes);
+  const xs = tile('xs', n, chunk);
+  const each = tile('each', n, 1);
+  const one = tile('one', 1, chunk);
+  const ws = tile('ws', 1, chunk);
+  const more = tile('more', 1, 1);
+  const r = tile('r', 1, 1);
+  const known = by.by === 'split' ? splitMixes(m, by) : by.by === 'gate' ? gateMixes(m, by) : { params: [], body: [] };
+  const turns = Math.ceil(width / chunk);
+  const summed = (column: Int): readonly Stmt[] => [load(xs, view(x, [t, 0, column])), sum(one, [n, chunk], 0, mul(xs, each))];
+  const put = (column: Int): readonly Stmt[] => [
+    ...(w ? [load(ws, view(w, [0, column])), map(one, mul(mul(one, r), ws))] : [map(one, mul(one, r))]),
+    store(view(y, [t, column]), one),
+  ];
+  const root = map(r, rsqrt(plus(mul(r, 1 / width), eps)));
+  return {
+    name,
+    params: [x, mix, ...known.params, ...(w ? [w] : []), ...(by.by === 'split' ? [split] : []), y],
+    sizes: ['rows'],
+    grid: [{ name: 't', count: rows }],
+    body: [
+      load(m, view(mix, [t, 0])),
+      ...known.body,
+      ...(by.by === 'split' ? [store(view(split, [t, 0]), m)] : []),
+      map(as(each, 1, n), part(m, [0, 0], [1, n])),
+      ...(turns === 1
+        ? [...summed(0), sum(r, [1, chunk], 1, mul(one, one)), root, ...put(0)]
+        : [
+            map(r, 0),
+            loop('a', turns, a => [...summed(times(a, chunk)), sum(more, [1, chunk], 1, mul(one, one)), map(r, plus(r, more))]),
+            root,
+            loop('b', turns, b => [...summed(times(b, chunk)), ...put(times(b, chunk))]),
+          ]),
+    ],
+  };
+}
+/** sigmoid(m * scale + base) + eps. */
+function gateMixes(m: Tile, of: { readonly eps: number; readonly scale: Storage; readonly base: Storage }): RowStep {
+  const [, n] = m.shape;
+  const scale = input('scale', [1, 1], of.scale);
+  const base = input('base', [1, n], of.base);
+  const b = tile('b', 1, n);
+  const s = tile('by', 1, 1);
+  return {
+    params: [scale, base],
+    body: [load(b, view(base, [0, 0])), load(s, view(scale, [0, 0])), map(m, plus(sigmoid(plus(mul(m, s), b)), of.eps))],
   };
 }
 

@@ -1,6 +1,7 @@
 // (x - mean) * rsqrt(variance + eps) * weight + bias over a row.
 import type { Storage } from '../../ir/storage.js';
-import { input, type Kernel, load, map, minus, mul, output, plus, rsqrt, store, sum, sym, tile, view } from '../../ir/tile.js';
+import { input, type Kernel, load, map, minus, mul, output, plus, rsqrt, store, sum, sym, type Tile, tile, view } from '../../ir/tile.js';
+import type { RowStep } from './rows.js';
 
 export interface LayerNormSpec {
   readonly width: number;
@@ -9,26 +10,17 @@ export interface LayerNormSpec {
   readonly bias: Storage;
 }
 
-/** x [rows, width], weight and bias [1, width] -> y [rows, width]. A row is held whole: the index keys it serves are 128 wide. */
-export function layerNorm(name: string, { width, eps, weight, bias }: LayerNormSpec): Kernel {
-  const rows = sym('rows');
-  const x = input('x', [rows, width]);
-  const w = input('weight', [1, width], weight);
-  const b = input('bias', [1, width], bias);
-  const y = output('y', [rows, width]);
-  const xs = tile('xs', 1, width);
-  const ws = tile('ws', 1, width);
-  const bs = tile('bs', 1, width);
-  const mean = tile('mean', 1, 1);
-  const r = tile('r', 1, 1);
-  const t = sym('t');
+/** The statements that norm `xs` [1, width] and what they read beside it. `mark` begins their names. */
+export function centred(xs: Tile, { width, eps, weight, bias }: LayerNormSpec, mark = ''): RowStep {
+  const w = input(`${mark}weight`, [1, width], weight);
+  const b = input(`${mark}bias`, [1, width], bias);
+  const ws = tile(`${mark}ws`, 1, width);
+  const bs = tile(`${mark}bs`, 1, width);
+  const mean = tile(`${mark}mean`, 1, 1);
+  const r = tile(`${mark}r`, 1, 1);
   return {
-    name,
-    params: [x, w, b, y],
-    sizes: ['rows'],
-    grid: [{ name: 't', count: rows }],
+    params: [w, b],
     body: [
-      load(xs, view(x, [t, 0])),
       load(ws, view(w, [0, 0])),
       load(bs, view(b, [0, 0])),
       sum(mean, [1, width], 1, xs),
@@ -37,7 +29,23 @@ export function layerNorm(name: string, { width, eps, weight, bias }: LayerNormS
       sum(r, [1, width], 1, mul(xs, xs)),
       map(r, rsqrt(plus(mul(r, 1 / width), eps))),
       map(xs, plus(mul(mul(xs, r), ws), bs)),
-      store(view(y, [t, 0]), xs),
     ],
+  };
+}
+
+/** x [rows, width], weight and bias [1, width] -> y [rows, width]. A row is held whole: the index keys it serves are 128 wide. */
+export function layerNorm(name: string, spec: LayerNormSpec): Kernel {
+  const rows = sym('rows');
+  const x = input('x', [rows, spec.width]);
+  const y = output('y', [rows, spec.width]);
+  const xs = tile('xs', 1, spec.width);
+  const { params, body } = centred(xs, spec);
+  const t = sym('t');
+  return {
+    name,
+    params: [x, ...params, y],
+    sizes: ['rows'],
+    grid: [{ name: 't', count: rows }],
+    body: [load(xs, view(x, [t, 0])), ...body, store(view(y, [t, 0]), xs)],
   };
 }

@@ -14,10 +14,12 @@ import {
   store,
   sum,
   sym,
+  type Tile,
   tile,
   times,
   view,
 } from '../../ir/tile.js';
+import type { RowStep } from './rows.js';
 
 /** A stretch of columns of wider rows. */
 export interface Within {
@@ -34,6 +36,22 @@ export interface RmsNormSpec {
   readonly within: Within | null;
   /** Columns held at a time; where a group is wider it is read twice. */
   readonly chunk: number;
+}
+
+/** The statements that norm each row of `xs` and what they read beside it. `mark` begins their names. */
+export function scaledByRoot(xs: Tile, { eps, weight }: { readonly eps: number; readonly weight: Storage | null }, mark = ''): RowStep {
+  const [rows, width] = xs.shape;
+  const w = weight && input(`${mark}weight`, [1, width], weight);
+  const ws = tile(`${mark}ws`, 1, width);
+  const r = tile(`${mark}r`, rows, 1);
+  return {
+    params: w ? [w] : [],
+    body: [
+      sum(r, [rows, width], 1, mul(xs, xs)),
+      map(r, rsqrt(plus(mul(r, 1 / width), eps))),
+      ...(w ? [load(ws, view(w, [0, 0])), map(xs, mul(mul(xs, r), ws))] : [map(xs, mul(xs, r))]),
+    ],
+  };
 }
 
 /** x [rows, groups, width] (or columns of wider rows), weight [1, width] where there is one -> y [rows, groups, width]. */

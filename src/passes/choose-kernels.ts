@@ -4,7 +4,7 @@ import { type Dim, type Graph, needed, type Value, type ValueOf } from '../../ir
 import { isRankOp, type OpName, type RankOp } from '../../ir/ops.js';
 import type { Argument, Launch, Program, Variant } from '../../ir/program.js';
 import { frequencies } from '../../ir/rope.js';
-import { i32 } from '../../ir/storage.js';
+import { f32, i32 } from '../../ir/storage.js';
 import type { Kernel } from '../../ir/tile.js';
 import { absorbQuery } from '../kernels/absorb-query.js';
 import { appendRows } from '../kernels/append.js';
@@ -13,6 +13,7 @@ import { chooseExperts } from '../kernels/choose-experts.js';
 import { concatColumns, sliceColumns } from '../kernels/columns.js';
 import { compress } from '../kernels/compress.js';
 import { addRows, scaleRows, sigmoidGate } from '../kernels/elementwise.js';
+import { type EndSpec, turnTile } from '../kernels/epilogue.js';
 import { expertWeights } from '../kernels/expert-weights.js';
 import { type ExpertsSpec, expertsFewDown, expertsFewUp } from '../kernels/experts-few.js';
 import { expertLines, expertPlan, expertsCombine, expertsDown, expertsUp } from '../kernels/experts-many.js';
@@ -21,17 +22,20 @@ import { gateUp } from '../kernels/gate-up.js';
 import { gatherRows } from '../kernels/gather.js';
 import { groupedMatmul, groupedMatmulTransposed } from '../kernels/grouped-matmul.js';
 import { hadamard } from '../kernels/hadamard.js';
-import { hcExpand, hcMix, hcPost, hcPre, hcSplit } from '../kernels/hyper-connections.js';
+import { type HcNormSpec, hcExpand, hcMix, hcNorm, hcPost, hcPre, hcSplit } from '../kernels/hyper-connections.js';
 import { indexScores } from '../kernels/index-scores.js';
 import { layerNorm } from '../kernels/layer-norm.js';
-import { type MatmulTiles, matmul } from '../kernels/matmul.js';
+import { bestOf, type MatmulTiles, matmul } from '../kernels/matmul.js';
 import { rmsNorm } from '../kernels/rms-norm.js';
-import { rope } from '../kernels/rope.js';
-import { route } from '../kernels/route.js';
+import { rope, type TurnSpec } from '../kernels/rope.js';
+import { type RouteSpec, route } from '../kernels/route.js';
 import { routerScores } from '../kernels/router-scores.js';
+import { type PartSpec, type RowsSpec, rowsThrough, type StepSpec } from '../kernels/rows.js';
 import { swiglu } from '../kernels/swiglu.js';
 import { topIndices } from '../kernels/top-indices.js';
-import { fuse } from './fuse.js';
+import { fuse, partChains } from './fuse.js';
+import { type Chain, chainOf, type Projection, partsOf, projectionOf, type RowOp } from './fuse-chain.js';
+import { together } from './fuse-together.js';
 import { divisorUpTo, Lowering, type LoweringOptions, storageWord, widthOf } from './lowering.js';
 
 /** Row counts at which products change their kernel, and the tiles that may serve each, best first. */
@@ -79,6 +83,21 @@ function simple<S>(
   const args = inputs.flatMap(i => (i === undefined ? [] : ['kind' in i ? i : c.arg(i)]));
   return [c.launch(v, always(c.kernel(name, make, ...candidates), [...args, c.own(v)], [rowsOf(v)]))];
 }
+/** A kernel for each range of row counts. */
+function variantsByRows<S>(
+  c: Lowering,
+  name: string,
+  make: (name: string, spec: S) => Kernel,
+  args: readonly Argument[],
+  sizes: readonly Dim[],
+  spec: (tiles: MatmulTiles) => S,
+): readonly [Variant, ...Variant[]] {
+  const [first, ...rest] = products.map(({ upTo, tiles: [best, ...others] }): Variant => {
+    const kernel = c.kernel(upTo === null ? name : `${name}_upto${upTo}`, make, spec(best), ...others.map(spec));
+    return { upTo, kernel, args, sizes };
+  });
+  return [first as Variant, ...rest];
+}
 /** A launch with a kernel for each range of row counts. */
 function byRows<S>(
   c: Lowering,
@@ -89,11 +108,7 @@ function byRows<S>(
   spec: (tiles: MatmulTiles) => S,
 ): readonly Launch[] {
   const args = [...inputs.flatMap(i => (i ? [c.arg(i)] : [])), c.own(v)];
-  const [first, ...rest] = products.map(({ upTo, tiles: [best, ...others] }): Variant => {
-    const kernel = c.kernel(upTo === null ? name : `${name}_upto${upTo}`, make, spec(best), ...others.map(spec));
-    return { upTo, kernel, args, sizes: [rowsOf(v)] };
-  });
-  return [c.launch(v, [first as Variant, ...rest])];
+  return [c.launch(v, variantsByRows(c, name, make, args, [rowsOf(v)], spec))];
 }
 
 type Rule<K extends OpName> = (v: ValueOf<K>, c: Lowering) => readonly Launch[];
@@ -123,26 +138,31 @@ const rules: { readonly [K in Exclude<OpName, RankOp>]: Rule<K> } = {
     const { heads } = v.attributes;
     const { a, b } = v.inputs;
     if (c.absorbs(v, a) && a.op === 'grouped_linear') return launchQuery(v, a, c);
+    if (c.absorbs(v, a) || c.absorbs(v, b)) return launchRows(v, partChains([a, b], v, takenBy(v, c)), null, c);
     const spec = { heads, a: widthOf(a) / heads, b: widthOf(b) / heads, block: divisorUpTo(heads, 16) };
     return simple(c, v, `concat_${heads}x${spec.a}x${spec.b}`, concatColumns, [a, b], spec);
   },
   add(v, c) {
     const terms = termsOf(v, v, c);
     const linear = terms.find(t => c.absorbs(v, t));
-    if (linear?.op === 'linear')
-      return launchLinear(
-        v,
-        linear,
-        terms.filter(t => t !== linear),
-        c,
-      );
+    if (linear?.op === 'linear') return launchLinear(v, linear, { added: terms.filter(t => t !== linear) }, c);
     return simple(c, v, `add_${widthOf(v)}`, addRows, terms, { width: widthOf(v), chunk: chunkOf(widthOf(v)) });
   },
-  scale: (v, c) =>
-    simple(c, v, `scale_${widthOf(v)}`, scaleRows, [v.inputs.x], { width: widthOf(v), chunk: chunkOf(widthOf(v)), by: v.attributes.by }),
+  scale(v, c) {
+    const { x } = v.inputs;
+    const { by } = v.attributes;
+    const width = widthOf(v);
+    if (c.absorbs(v, x) && x.op === 'linear') return launchLinear(v, x, { scale: by }, c);
+    return simple(c, v, `scale_${width}`, scaleRows, [x], { width, chunk: chunkOf(width), by });
+  },
   append(v, c) {
     const { rows, positions, sequences } = v.inputs;
-    const parts = c.absorbs(v, rows) && rows.op === 'concat' ? [rows.inputs.a, rows.inputs.b] : [rows];
+    const takes = takenBy(v, c);
+    const parts = partsOf(rows, v, takes);
+    const by = parts[0] === rows ? v : rows;
+    const products = parts.flatMap(p => projectionOf(p, by, takes) ?? []);
+    if (products.length === parts.length) return launchCached(v, products, c);
+    if (parts.some(takes)) return launchRows(v, partChains(parts, by, takes), v.attributes.every, c);
     const state = c.state(v);
     const spec = { state, every: v.attributes.every, parts: parts.map(r => ({ width: widthOf(r), storage: r.type.storage })) };
     const kernel = c.kernel(`append_${state.width}`, appendRows, spec);
@@ -153,6 +173,12 @@ const rules: { readonly [K in Exclude<OpName, RankOp>]: Rule<K> } = {
   rms_norm(v, c) {
     const { width, eps } = v.attributes;
     const { weight } = v.inputs;
+    if (c.absorbs(v, v.inputs.x)) {
+      if (v.inputs.x.op === 'hc_pre') return launchStreamNorm(v, v.inputs.x, c);
+      if (v.inputs.x.op === 'add') return launchSumNorm(v, v.inputs.x, c);
+    }
+    const chain = chainOf(v, takenBy(v, c));
+    if (chain.steps.length > 1) return launchRows(v, [chain], null, c);
     const { x, within } = c.whole(v, v.inputs.x);
     const groups = widthOf(v) / width;
     const spec = { groups, width, eps, weight: weight?.type.storage ?? null, within };
@@ -161,31 +187,39 @@ const rules: { readonly [K in Exclude<OpName, RankOp>]: Rule<K> } = {
   },
   layer_norm(v, c) {
     const { x, weight, bias } = v.inputs;
+    const chain = chainOf(v, takenBy(v, c));
+    if (chain.steps.length > 1) return launchRows(v, [chain], null, c);
     const spec = { width: widthOf(x), eps: v.attributes.eps, weight: weight.type.storage, bias: bias.type.storage };
     return simple(c, v, `layer_norm_${spec.width}`, layerNorm, [x, weight, bias], spec);
   },
   rope(v, c) {
-    const { heads, offset, layout, inverse, stride, table } = v.attributes;
-    const { scaling, dims } = table;
+    const { heads } = v.attributes;
+    const from = v.inputs.x;
+    if (c.absorbs(v, from) && from.op === 'linear') return launchLinear(v, from, { turn: v }, c);
+    if (c.absorbs(v, from) && from.op === 'attention') return launchAttention(from, c, v);
+    const chain = chainOf(v, takenBy(v, c));
+    if (chain.steps.length > 1) return launchRows(v, [chain], null, c);
     const width = widthOf(v) / heads;
-    const magnitude = scaling.kind === 'yarn' ? scaling.magnitude : 1;
-    const { x, within } = c.whole(v, v.inputs.x);
-    const spec = { heads, width, offset, dims, layout, inverse, stride, within, magnitude, block: divisorUpTo(heads, 16) };
-    const turn = c.table('frequencies', frequencies(table));
-    return simple(c, v, `rope_${heads}x${width}`, rope, [x, v.inputs.positions, turn], spec, { ...spec, block: 1 });
+    const { x, within } = c.whole(v, from);
+    const spec = { heads, width, ...turnOf(v), within, block: divisorUpTo(heads, 16) };
+    return simple(c, v, `rope_${heads}x${width}`, rope, [x, v.inputs.positions, tableOf(v, c)], spec, { ...spec, block: 1 });
   },
   hadamard(v, c) {
     const { width } = v.attributes;
+    const chain = chainOf(v, takenBy(v, c));
+    if (chain.steps.length > 1) return launchRows(v, [chain], null, c);
     const groups = widthOf(v) / width;
     const spec = { groups, width, block: divisorUpTo(groups, 8) };
     return simple(c, v, `hadamard_${groups}x${width}`, hadamard, [v.inputs.x], spec, { ...spec, block: 1 });
   },
   fake_quant(v, c) {
     const { heads } = v.attributes;
+    const chain = chainOf(v, takenBy(v, c));
+    if (chain.steps.length > 1) return launchRows(v, [chain], null, c);
     return simple(c, v, `fake_quant_${v.attributes.element}`, fakeQuant, [v.inputs.x], { ...v.attributes, width: widthOf(v) / heads });
   },
 
-  linear: (v, c) => launchLinear(v, v, [], c),
+  linear: (v, c) => launchLinear(v, v, {}, c),
   grouped_linear(v, c) {
     const { x, weight } = v.inputs;
     const { groups, stride, from, size, transposed } = v.attributes;
@@ -222,7 +256,7 @@ const rules: { readonly [K in Exclude<OpName, RankOp>]: Rule<K> } = {
   mla: v => {
     throw new Error(`${v.name}: absorb-mla stands before choose-kernels`);
   },
-  attention: launchAttention,
+  attention: (v, c) => launchAttention(v, c),
   compress(v, c) {
     const { state, ape, positions, sequences } = v.inputs;
     const { ratio, overlap, width } = v.attributes;
@@ -252,6 +286,7 @@ const rules: { readonly [K in Exclude<OpName, RankOp>]: Rule<K> } = {
     );
   },
   top_indices(v, c) {
+    if (c.absorbs(v, v.inputs.scores) && v.inputs.scores.op === 'linear') return launchBest(v, v.inputs.scores, c);
     const columns = c.limit(v.inputs.scores.type.shape[1] as Dim);
     return simple(c, v, `top_${v.attributes.k}`, topIndices, [v.inputs.scores], {
       k: v.attributes.k,
@@ -276,21 +311,7 @@ const rules: { readonly [K in Exclude<OpName, RankOp>]: Rule<K> } = {
   },
   expert_weights(v, c) {
     const { scores, indices } = v.inputs;
-    if (c.absorbs(v, scores) && scores.op === 'router_scores' && indices.op === 'choose_experts') {
-      const { bias } = indices.inputs;
-      const { logits } = scores.inputs;
-      const router = {
-        ...indices.attributes,
-        ...v.attributes,
-        f: scores.attributes.f,
-        experts: widthOf(scores),
-        bias: bias?.type.storage ?? null,
-      };
-      const name = `route_${router.k}_of_${router.experts}`;
-      const args = [logits, bias].flatMap(n => (n ? [c.arg(n)] : []));
-      const kernel = c.kernel(name, route, router);
-      return [c.launch(v, always(kernel, [...args, c.own(indices), c.own(v)], [rowsOf(v)]), { also: [indices] })];
-    }
+    if (c.absorbs(v, scores) && scores.op === 'router_scores') return launchRoute(v, scores, c);
     const spec = { ...v.attributes, experts: widthOf(scores), k: widthOf(indices) };
     return simple(c, v, `expert_weights_${spec.k}_of_${spec.experts}`, expertWeights, [scores, indices], spec);
   },
@@ -327,8 +348,9 @@ const rules: { readonly [K in Exclude<OpName, RankOp>]: Rule<K> } = {
   hc_post(v, c) {
     const { x, weights, y } = v.inputs;
     const width = widthOf(y);
-    const spec = { streams: v.attributes.streams, width, chunk: chunkOf(width) };
-    return simple(c, v, `hc_post_${spec.streams}x${width}`, hcPost, [x, weights, y], spec);
+    const { streams } = v.attributes;
+    const spec = { streams, width, chunk: chunkOf(width) };
+    return simple(c, v, `hc_post_${streams}x${width}`, hcPost, [x, weights, y], spec, { ...spec, chunk: chunkOf(width, 256) });
   },
 };
 
@@ -337,15 +359,19 @@ const longContext = 1024;
 const splitContext = 512;
 
 /** One block a row and some heads; for few rows over a long context, blocks of their own for parts of it, then one launch that puts them together. */
-function launchAttention(v: ValueOf<'attention'>, c: Lowering): readonly Launch[] {
-  const { q, state, compressed, positions, sequences, selected, sink } = v.inputs;
-  const { attributes: a } = v;
+function launchAttention(asked: ValueOf<'attention'>, c: Lowering, turn: ValueOf<'rope'> | null = null): readonly Launch[] {
+  const v: Value = turn ?? asked;
+  const { q, state, compressed, positions, sequences, selected, sink } = asked.inputs;
+  const { attributes: a } = asked;
+  const turned = turn && turnOf(turn);
+  const table = turn ? [tableOf(turn, c)] : [];
   const spec = {
     ...a,
     state: c.state(state),
     compressed: compressed ? c.state(compressed) : null,
     selected: selected ? widthOf(selected) : null,
     sink: sink?.type.storage ?? null,
+    turned,
   };
   const sizes = [
     [16, 32],
@@ -363,11 +389,17 @@ function launchAttention(v: ValueOf<'attention'>, c: Lowering): readonly Launch[
     a.kvHeads === a.heads ? '' : `kv${a.kvHeads}`,
     compressed ? 'compressed' : '',
     selected ? 'selected' : '',
+    turned ? 'turned' : '',
   ];
   const name = word.filter(w => w !== '').join('_');
   const given = [q, state, compressed, positions, sequences, selected, sink].flatMap(i => (i ? [c.arg(i)] : []));
   const rows = rowsOf(v);
-  const whole: Variant = { upTo: null, kernel: c.kernel(name, attention, ...candidates(1)), args: [...given, c.own(v)], sizes: [rows] };
+  const whole: Variant = {
+    upTo: null,
+    kernel: c.kernel(name, attention, ...candidates(1)),
+    args: [...given, ...table, c.own(v)],
+    sizes: [rows],
+  };
 
   const near =
     spec.selected !== null && !spec.compressed ? spec.selected : Math.min(a.window ?? Number.POSITIVE_INFINITY, spec.state.capacity);
@@ -382,15 +414,17 @@ function launchAttention(v: ValueOf<'attention'>, c: Lowering): readonly Launch[
     c.scratch(v, 'weights', [...shape, 1]),
   ];
   const split = c.kernel(`${name}_by${splits}`, attention, ...candidates(splits));
-  const combine = c.kernel(`combine_${a.heads}x${a.valueWidth}_by${splits}`, combineAttention, {
+  const combine = c.kernel(`combine_${a.heads}x${a.valueWidth}_by${splits}${turned ? '_turned' : ''}`, combineAttention, {
     heads: a.heads,
     valueWidth: a.valueWidth,
     splits,
+    turned,
   });
+  const asks = turn ? [c.arg(positions), ...table] : [];
   return [
     c.launch(v, [{ upTo, kernel: split, args: [...given, ...parts], sizes: [rows] }, whole], { last: false }),
     c.launch(v, [
-      { upTo, kernel: combine, args: [...parts, c.own(v)], sizes: [rows] },
+      { upTo, kernel: combine, args: [...parts, ...asks, c.own(v)], sizes: [rows] },
       { upTo: null, kernel: null, args: [], sizes: [] },
     ]),
   ];
@@ -463,22 +497,225 @@ function launchExperts(v: ValueOf<'experts'>, c: Lowering): readonly Launch[] {
   ];
 }
 
-/** A linear, with what is added to its result; v is the value that holds the sum. */
-function launchLinear(
+/** What follows a linear in its launch. */
+interface After {
+  readonly added?: readonly Value[];
+  readonly scale?: number;
+  readonly turn?: ValueOf<'rope'> | null;
+  readonly end?: EndSpec;
+}
+const turnOf = (v: ValueOf<'rope'>): TurnSpec => {
+  const { offset, layout, inverse, stride, table } = v.attributes;
+  const magnitude = table.scaling.kind === 'yarn' ? table.scaling.magnitude : 1;
+  return { offset, dims: table.dims, layout, inverse, stride, magnitude };
+};
+const tableOf = (v: ValueOf<'rope'>, c: Lowering): Argument => c.table('frequencies', frequencies(v.attributes.table));
+
+/** Kernels of a linear and what follows it; `v` is the value that its launch works towards, `ends` what is written. */
+function linearVariants(
   v: Value,
-  { inputs: { x, weight, bias } }: ValueOf<'linear'>,
-  added: readonly Value[],
+  linear: ValueOf<'linear'>,
+  { added = [], scale = 1, turn = null, end = { kind: 'rows' } }: After,
+  asks: readonly Argument[],
+  ends: readonly Argument[],
   c: Lowering,
-): readonly Launch[] {
+): readonly [Variant, ...Variant[]] {
+  const { weight, bias } = linear.inputs;
+  const { x } = linear.inputs;
+  const outputs = widthOf(linear);
+  const picked = x.op === 'gather' && c.absorbs(v, x) ? x : null;
+  const width = turn ? outputs / turn.attributes.heads : 0;
+  const { stride: _, ...turned } = turn ? turnOf(turn) : { stride: 1 };
   const spec = {
-    outputs: widthOf(v),
+    outputs,
     inputs: widthOf(x),
     weight: weight.type.storage,
+    picked: picked !== null,
     bias: bias?.type.storage ?? null,
     added: added.length,
+    scale,
+    turn: turn ? { ...(turned as Omit<TurnSpec, 'stride'>), width } : null,
+    end,
   };
-  const name = `linear_${spec.outputs}x${spec.inputs}_${storageWord(spec.weight)}${bias ? '_bias' : ''}${added.length ? `_add${added.length}` : ''}`;
-  return byRows(c, v, name, matmul, [x, weight, bias, ...added], tiles => ({ ...spec, tiles }));
+  const words = [
+    `linear_${spec.outputs}x${spec.inputs}_${storageWord(spec.weight)}`,
+    bias ? 'bias' : '',
+    added.length ? `add${added.length}` : '',
+    scale === 1 ? '' : 'scaled',
+    turn ? 'turned' : '',
+    picked ? 'picked' : '',
+    end.kind === 'rows' ? '' : end.kind === 'state' ? 'cached' : 'best',
+  ];
+  const name = words.filter(w => w !== '').join('_');
+  const reads = [
+    ...(picked ? [c.arg(picked.inputs.table), c.arg(picked.inputs.ids)] : [c.arg(x)]),
+    ...[weight, bias, ...added].flatMap(i => (i ? [c.arg(i)] : [])),
+    ...(turn ? [tableOf(turn, c), c.arg(turn.inputs.positions)] : []),
+  ];
+  const sizes = [rowsOf(linear), ...(picked ? [picked.inputs.table.type.shape[0] as Dim] : [])];
+  // columns of a block hold whole turns, and end where those of a state's part do
+  const fitted = ({ m, n, k }: MatmulTiles): MatmulTiles => {
+    if (spec.turn) return { m, n: turnTile(spec.turn, n) ?? n, k };
+    return { m, n: end.kind === 'state' ? divisorUpTo(outputs, n) : n, k };
+  };
+  return variantsByRows(c, name, matmul, [...reads, ...asks, ...ends], sizes, tiles => ({ ...spec, tiles: fitted(tiles) }));
+}
+/** A linear, with what follows in its launch; v is the value that holds the result. */
+const launchLinear = (v: Value, linear: ValueOf<'linear'>, after: After, c: Lowering): readonly Launch[] => [
+  c.launch(v, linearVariants(v, linear, after, [], [c.own(v)], c)),
+];
+/** Products that write their columns of the entries of a state, one launch each. */
+function launchCached(v: ValueOf<'append'>, products: readonly Projection[], c: Lowering): readonly Launch[] {
+  const { positions, sequences } = v.inputs;
+  const state = c.state(v);
+  let from = 0;
+  return products.map(({ linear, turn }, i) => {
+    const after: After = { turn, end: { kind: 'state', state, from } };
+    from += widthOf(linear);
+    const asks = [...(turn ? [] : [c.arg(positions)]), c.arg(sequences)];
+    const variants = linearVariants(v, linear, after, asks, [c.arg(v)], c);
+    return c.launch(v, variants, { last: i === products.length - 1, rows: rowsOf(linear) });
+  });
+}
+/** The largest column of a product: of each block, then of those. */
+function launchBest(v: ValueOf<'top_indices'>, linear: ValueOf<'linear'>, c: Lowering): readonly Launch[] {
+  const rows = rowsOf(v);
+  const shape = [rows, Math.ceil(widthOf(linear) / 16)];
+  const found = [c.scratch(v, 'best', shape), c.scratch(v, 'where', shape, i32)];
+  const variants = linearVariants(v, linear, { end: { kind: 'best' } }, [], found, c);
+  const [first, ...rest] = variants.map((p): Variant => {
+    const blocks = p.kernel?.params.find(q => q.name === 'best')?.shape[1] as number;
+    return { upTo: p.upTo, kernel: c.kernel(`best_of_${blocks}`, bestOf, { blocks }), args: [...found, c.own(v)], sizes: [rows] };
+  });
+  return [c.launch(v, variants, { last: false }), c.launch(v, [first as Variant, ...rest])];
+}
+
+/** What v's launch takes in. */
+const takenBy =
+  (v: Value, c: Lowering): ((x: Value) => boolean) =>
+  x =>
+    c.absorbs(v, x);
+
+/** Rows through their steps, into a buffer of v's or, where an entry is kept for `every` positions, a state. */
+function launchRows(v: Value, chains: readonly Chain[], every: number | null, c: Lowering): readonly Launch[] {
+  const parts = chains.map((p): PartSpec => {
+    const columns = widthOf(p.source);
+    const table = p.gather ? c.limit(p.source.type.shape[0] as Dim) : null;
+    const storage = p.source.type.storage;
+    const from = p.slice?.attributes.from ?? 0;
+    return { columns, from, storage, table, added: false, heads: p.heads, width: p.width, steps: p.steps.map(stepOf) };
+  });
+  const into = every === null ? null : { state: c.state(v), every };
+  const append = v.op === 'append' ? v : null;
+  const rope = chains.flatMap(p => p.steps).find(s => s.op === 'rope') as ValueOf<'rope'> | undefined;
+  const positions = append?.inputs.positions ?? rope?.inputs.positions;
+  const rows = append ? rowsOf(append.inputs.rows) : rowsOf(v);
+  const args = [
+    ...chains.flatMap(p => [c.arg(p.source), ...(p.gather ? [c.arg(p.gather.inputs.ids)] : []), ...p.steps.flatMap(s => besideStep(s, c))]),
+    ...(positions ? [c.arg(positions)] : []),
+    ...(append ? [c.arg(append.inputs.sequences)] : []),
+    append ? c.arg(append) : c.own(v),
+  ];
+  const heads = parts[0]?.heads ?? 1;
+  const blocks = parts.length > 1 ? [heads] : [divisorUpTo(heads, 16), divisorUpTo(heads, 4), 1];
+  const candidates = blocks.map((block): RowsSpec => ({ parts, into, block })) as [RowsSpec, ...RowsSpec[]];
+  const word = parts.map(p => `${p.heads}x${p.width}`).join('_');
+  const kernel = c.kernel(`${into ? 'cache' : 'rows'}_${word}`, rowsThrough, ...candidates);
+  return [c.launch(v, always(kernel, args, [rows]), { rows })];
+}
+function stepOf(s: RowOp): StepSpec {
+  switch (s.op) {
+    case 'rms_norm':
+      return { step: 'rms_norm', eps: s.attributes.eps, weight: s.inputs.weight?.type.storage ?? null };
+    case 'layer_norm':
+      return { step: 'layer_norm', eps: s.attributes.eps, weight: s.inputs.weight.type.storage, bias: s.inputs.bias.type.storage };
+    case 'rope':
+      return { step: 'rope', ...turnOf(s) };
+    case 'hadamard':
+      return { step: 'hadamard', width: s.attributes.width };
+    case 'fake_quant': {
+      const { heads: _, ...code } = s.attributes;
+      return { step: 'fake_quant', ...code };
+    }
+  }
+}
+/** What a step reads beside the row. */
+function besideStep(s: RowOp, c: Lowering): readonly Argument[] {
+  if (s.op === 'rms_norm') return s.inputs.weight ? [c.arg(s.inputs.weight)] : [];
+  if (s.op === 'layer_norm') return [c.arg(s.inputs.weight), c.arg(s.inputs.bias)];
+  return s.op === 'rope' ? [tableOf(s, c)] : [];
+}
+
+/** A sum and its norm, both written; two launches where a chip cannot hold the rows. */
+function launchSumNorm(v: ValueOf<'rms_norm'>, sum: ValueOf<'add'>, c: Lowering): readonly Launch[] {
+  const width = widthOf(v);
+  const { weight } = v.inputs;
+  const { eps } = v.attributes;
+  const { a, b } = sum.inputs;
+  const step = { step: 'rms_norm', eps, weight: weight?.type.storage ?? null } as const;
+  const part: PartSpec = { columns: width, from: 0, storage: f32, table: null, added: true, heads: 1, width, steps: [step] };
+  const kernel = c.kernelOrNull(`sum_norm_${width}`, rowsThrough, { parts: [part], into: null, block: 1 });
+  const w = weight ? [c.arg(weight)] : [];
+  if (kernel) return [c.launch(v, always(kernel, [c.arg(a), c.arg(b), ...w, c.own(sum), c.own(v)], [rowsOf(v)]), { also: [sum] })];
+  const spec = { groups: 1, width, eps, weight: step.weight, within: null, chunk: chunkOf(width) };
+  return [
+    ...simple(c, sum, `add_${width}`, addRows, [a, b], { width, chunk: chunkOf(width) }),
+    ...simple(c, v, `rms_norm_1x${width}`, rmsNorm, [sum, weight], spec),
+  ];
+}
+
+/** Streams on their way into a sublayer. */
+function launchStreamNorm(v: ValueOf<'rms_norm'>, pre: ValueOf<'hc_pre'>, c: Lowering): readonly Launch[] {
+  const { x, weights } = pre.inputs;
+  const width = widthOf(v);
+  const { weight } = v.inputs;
+  const split = weights.op === 'hc_split' && c.absorbs(v, weights) ? weights : null;
+  const gate = weights.op === 'hc_gate' && c.absorbs(v, weights) ? weights : null;
+  const from = split ?? gate;
+  const storages = from && { scale: from.inputs.scale.type.storage, base: from.inputs.base.type.storage };
+  const by: HcNormSpec['weights'] =
+    split && storages
+      ? { by: 'split', ...split.attributes, ...storages }
+      : gate && storages
+        ? { by: 'gate', eps: gate.attributes.eps, ...storages }
+        : { by: 'rows', columns: widthOf(weights) };
+  const { streams } = pre.attributes;
+  const spec = { streams, width, weights: by, eps: v.attributes.eps, weight: weight?.type.storage ?? null };
+  const candidates = [2048, 512, 128].map(most => ({ ...spec, chunk: chunkOf(width, most) })) as [HcNormSpec, ...HcNormSpec[]];
+  const kernel = c.kernel(`hc_norm_${streams}x${width}`, hcNorm, ...candidates);
+  const args = [
+    c.arg(x),
+    ...(from ? [c.arg(from.inputs.mix), c.arg(from.inputs.scale), c.arg(from.inputs.base)] : [c.arg(weights)]),
+    ...(weight ? [c.arg(weight)] : []),
+    ...(split ? [c.own(split)] : []),
+    c.own(v),
+  ];
+  return [c.launch(v, always(kernel, args, [rowsOf(v)]), split ? { also: [split] } : {})];
+}
+
+/** A router: scores, experts chosen or looked up, their weights. */
+function launchRoute(v: ValueOf<'expert_weights'>, scores: ValueOf<'router_scores'>, c: Lowering): readonly Launch[] {
+  const { indices } = v.inputs;
+  const { logits } = scores.inputs;
+  const experts = widthOf(scores);
+  const taken = c.absorbs(v, indices);
+  const chosen = taken && indices.op === 'choose_experts' ? indices : null;
+  const table = taken && indices.op === 'gather' ? indices.inputs.table : null;
+  const bias = chosen?.inputs.bias;
+  const whole = { groups: 1, keep: 1, by: 'max', k: widthOf(indices) } as const;
+  const spec: RouteSpec = {
+    ...(chosen?.attributes ?? whole),
+    ...v.attributes,
+    f: scores.attributes.f,
+    experts,
+    bias: bias?.type.storage ?? null,
+    given: chosen ? null : table ? { table: table.type.shape[0] as number, storage: table.type.storage } : { rows: true },
+  };
+  const asked = chosen ? (bias ? [bias] : []) : table && indices.op === 'gather' ? [table, indices.inputs.ids] : [indices];
+  const name = `${chosen ? 'route' : table ? 'route_by_token' : 'route_given'}_${spec.k}_of_${experts}`;
+  const kernel = c.kernel(name, route, spec);
+  const args = [...[logits, ...asked].map(n => c.arg(n)), ...(taken ? [c.own(indices)] : []), c.own(v)];
+  return [c.launch(v, always(kernel, args, [rowsOf(v)]), taken ? { also: [indices] } : {})];
 }
 /** The terms of a sum, through the sums that its launch takes in. */
 const termsOf = (v: ValueOf<'add'>, top: Value, c: Lowering): readonly Value[] =>
@@ -504,12 +741,14 @@ function launchQuery(v: ValueOf<'concat'>, a: ValueOf<'grouped_linear'>, c: Lowe
 export function chooseKernels(graph: Graph, options: LoweringOptions = {}): Program {
   const ofRank = graph.values.find(v => isRankOp(v.op));
   if (ofRank) throw new Error(`${graph.name} is the graph of a rank: there are no launches for ${ofRank.op} (${ofRank.name})`);
-  const fused = fuse(graph, options.keep);
+  const fused = fuse(graph, options.keep, options.unfused);
   const c = new Lowering(graph, options, fused);
   const values = needed(graph, Object.values(graph.outputs));
-  const launches = values
+  const single = values
     .filter(v => !fused.has(v))
     .flatMap(v => (rules[v.op as Exclude<OpName, RankOp>] as (v: Value, c: Lowering) => readonly Launch[])(v, c));
+  const apart = options.unfused === 'all' || options.unfused?.includes('together') || options.keep === 'all';
+  const launches = apart ? single : together(single, c);
   const weights = values.filter((v): v is ValueOf<'weight'> => v.op === 'weight');
   const states = values.filter((v): v is ValueOf<'state'> => v.op === 'state');
   const outputs = Object.fromEntries(Object.entries(graph.outputs).map(([name, v]) => [name, v.name]));

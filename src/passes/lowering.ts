@@ -6,13 +6,15 @@ import type { Kernel } from '../../ir/tile.js';
 import { verifyKernel } from '../../ir/tile-verify.js';
 import type { Within } from '../kernels/rms-norm.js';
 import type { StateSpec } from '../kernels/state.js';
-import type { Fused } from './fuse.js';
+import type { Fused, FusionName } from './fuse.js';
 
 export interface LoweringOptions {
   /** Values that must lie in buffers of their own after a run, as `verify` wants: they are not fused into others. plan-memory is told the same. */
   readonly keep?: readonly string[] | 'all';
   /** Why a chip cannot run a kernel, as a sentence; null where it can. The first candidate without an objection is taken. */
   readonly objection?: (kernel: Kernel) => string | null;
+  /** Names of fusions that are left out, or 'all': a launch for every value. For tests, benches and targets whose libraries do single ops better. */
+  readonly unfused?: readonly FusionName[] | 'all';
 }
 
 export class Lowering {
@@ -38,6 +40,15 @@ export class Lowering {
    */
   kernel<S>(name: string, make: (name: string, spec: S) => Kernel, ...candidates: readonly [S, ...S[]]): Kernel {
     const objections: string[] = [];
+    const kernel = this.#first(name, make, candidates, objections);
+    if (kernel === null) throw new Error(`no tile sizes of ${name} fit:\n${objections.join('\n')}`);
+    return kernel;
+  }
+  /** The same; null where all are refused. */
+  kernelOrNull<S>(name: string, make: (name: string, spec: S) => Kernel, ...candidates: readonly [S, ...S[]]): Kernel | null {
+    return this.#first(name, make, candidates, []);
+  }
+  #first<S>(name: string, make: (name: string, spec: S) => Kernel, candidates: readonly S[], objections: string[]): Kernel | null {
     for (const spec of candidates) {
       const key = `${make.name} ${name} ${JSON.stringify(spec)}`;
       const known = this.#kernels.get(key);
@@ -53,7 +64,7 @@ export class Lowering {
       }
       objections.push(objection);
     }
-    throw new Error(`no tile sizes of ${name} fit:\n${objections.join('\n')}`);
+    return null;
   }
   #freeName(name: string): string {
     if (!this.#names.has(name)) return name;
@@ -131,10 +142,13 @@ export class Lowering {
     variants: readonly [Variant, ...Variant[]],
     more: { readonly last?: boolean; readonly also?: readonly Value[]; readonly rows?: Dim } = {},
   ): Launch {
+    const also = more.also ?? [];
+    const fused = this.#graph.values.filter(x => this.#fused.get(x) === v && !also.includes(x));
     return {
       value: v,
       last: more.last ?? true,
-      also: more.also ?? [],
+      also,
+      ...(fused.length ? { fused } : {}),
       layer: v.origin.layer,
       rows: more.rows ?? (v.type.shape[0] as Dim),
       variants,
