@@ -15,6 +15,7 @@ import {
   needsDevices,
   optionClash,
   type Row,
+  resolveTarget,
 } from '../plan.js';
 import { bytes, displayWidth, grouped, out, print, printJson, table } from './terminal.js';
 
@@ -188,7 +189,11 @@ function showPlan(p: DeploymentPlan, most: number): void {
     print(`\nWhere no speed stands, this is not known: ${unknown.join(', ')}. --topology FILE can say it (docs/plan.md).`);
   if (p.rows.every(r => r.fits === false))
     print(
-      `\nNothing fits. --compare ${p.target} in place of --target and --devices looks for the fewest devices that do; a smaller --quantise, a shorter --context or --kv fp8 takes less.`,
+      `\nNothing fits. --compare ${p.target} in place of --target and --devices looks for the fewest devices that do; another --quantise (${Object.keys(
+        resolveTarget(p.target).target.engines.recipes,
+      )
+        .filter(n => n !== p.recipe)
+        .join(', ')}), a shorter --context or --kv fp8 may take less.`,
     );
   const best = p.rows[0];
   if (best) {
