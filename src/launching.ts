@@ -8,6 +8,7 @@ import type { Aim, CompileOptions } from './compile.js';
 import { expertMaps, type PlacementFile } from './experts.js';
 import { usual } from './plan/assumptions.js';
 import { checkParallel } from './plan/legal.js';
+import type { ModelShape } from './plan/model.js';
 import { rankBytes } from './plan/shard.js';
 import { describeCheckpoint, shapeOf } from './plan-model.js';
 
@@ -42,9 +43,20 @@ export function refuseIdle(w: LaunchWish, parallel: string | null): void {
 
 /**
  * Decoder layers of each stage, dealt so that the heaviest is as light as can be; null where there is one. Refuses a way to spread the model that its
- * heads, experts, storages or devices do not allow.
+ * heads, experts, storages or devices do not allow, save where parts may be uneven: programs of ranks take that, and engines do not.
  */
 export function stagesOf(c: Checkpoint, a: Aim, o: CompileOptions, p: Parallel): readonly number[] | null {
+  const { shape, found } = heldAgainst(c, a, o, p);
+  if (found.length && o.uneven !== true) throw new Refusal(found);
+  return p.pp === 1 || found.length ? null : rankBytes(shape, p, 'bf16', 1, false, usual).map(r => r.stage.to - r.stage.from);
+}
+/** The model as it is written, and why it cannot be spread so in equal parts. */
+function heldAgainst(
+  c: Checkpoint,
+  a: Aim,
+  o: CompileOptions,
+  p: Parallel,
+): { readonly shape: ModelShape; readonly found: readonly Problem[] } {
   const { shape } = shapeOf(describeCheckpoint(c, c.config.modelType), {
     target: `${a.target.name}:${a.chip.name}`,
     quantise: o.quantise,
@@ -52,14 +64,12 @@ export function stagesOf(c: Checkpoint, a: Aim, o: CompileOptions, p: Parallel):
     runtime: o.runtime && a.runtime ? o.runtime : null,
     mtp: o.mtp,
   });
-  const found = checkParallel(shape, p, a.chip.device ?? null);
-  if (found.length) throw new Refusal(found);
-  return p.pp === 1 ? null : rankBytes(shape, p, 'bf16', 1, false, usual).map(r => r.stage.to - r.stage.from);
+  return { shape, found: checkParallel(shape, p, a.chip.device ?? null) };
 }
 
 const inCodes = (x: Chosen): boolean =>
   x.form.kind === 'coded' || x.form.kind === 'gguf' || (x.form.kind === 'keep' && x.source.storage.kind === 'scaled');
-/** launch/ of a target: empty where it starts no engine. Refuses where an engine that was named cannot be started so. */
+/** launch/ of a target: empty where it starts no engine, or none takes parts that are uneven. Refuses where an engine that was named cannot be started so. */
 export function launchOf(
   c: Checkpoint,
   a: Aim,
@@ -68,6 +78,7 @@ export function launchOf(
   maps: readonly PlacementFile[],
   stages: readonly number[] | null,
 ): readonly SourceFile[] {
+  if (o.uneven && heldAgainst(c, a, o, p).found.length) return [];
   const w = o.launch ?? noLaunchWish;
   const written = new Set(maps.map(f => f.path));
   return launchFiles(
@@ -94,7 +105,7 @@ export function launchOf(
 }
 /** Sentences for the summary: what starts it, and what of it may not be what was meant. */
 export function launchNotes(c: Checkpoint, a: Aim, files: readonly SourceFile[], p: Parallel): readonly string[] {
-  if (files.length === 0) return [`No engine of this target is started on several devices: no launch files for ${parallelName(p)}.`];
+  if (files.length === 0) return [`No launch files for ${parallelName(p)}: no engine of this target is started so.`];
   const usual = a.chip.device?.perNode?.value ?? null;
   return [
     `launch/ starts it on ${p.nodes === 1 ? 'one node' : `${p.nodes} nodes`} of ${p.devicesPerNode} ${p.devicesPerNode === 1 ? 'device' : 'devices'} (${parallelName(p)}): launch/README.md says how.`,

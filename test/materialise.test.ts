@@ -230,6 +230,15 @@ describe('ranks', () => {
     const [dir] = readdirSync(coded).filter(f => f.startsWith('cuda'));
     expect(audit(join(coded, dir!, 'engine'), join(coded, dir!, 'ranks'), 'tp=2')).toBeGreaterThan(0);
   });
+  it('may be uneven where engines take equal parts alone: ranks are written, and no launch files', async () => {
+    const out = join(work, 'odd');
+    const one = { ...base, targets: ['cuda:h20'], parallel: 'tp=3', materialise: true };
+    const { manifest } = await compile(join(fixtures, 'hkgai-nano'), { ...one, out, uneven: true }, quiet);
+    expect(readdirSync(join(out, 'cuda-h20/ranks')).filter(f => f.startsWith('rank-'))).toHaveLength(3);
+    expect(readdirSync(join(out, 'cuda-h20'))).not.toContain('launch');
+    expect(manifest.targets[0]!.notes).toContain('No launch files for tp=3,dp=1,pp=1,ep=1: no engine of this target is started so.');
+    await expect(compile(join(fixtures, 'hkgai-nano'), { ...one, out: join(work, 'even') }, quiet)).rejects.toThrow('HK2741');
+  });
   it('are refused where they cannot be, before a byte is written', async () => {
     const model = join(fixtures, 'hkgai-nano');
     const refused = async (o: Partial<CompileOptions>): Promise<readonly [string, string]> => {
