@@ -215,7 +215,8 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
     const found = [...beyond('nodes', topology.nodes, nodes), ...beyond('devices a node', topology.devicesPerNode, devices / nodes)];
     if (found.length) throw new Refusal(found);
   }
-  const alone = o.parallel === null ? [] : engineObjections(shape, (listed.rows[0] as Row).parallel).map(sentenceCase);
+  const alone =
+    o.parallel === null ? [] : engineObjections(shape, (listed.rows[0] as Row).parallel, demand.drafts !== null).map(sentenceCase);
   const own =
     perNode !== null && devices / nodes > perNode
       ? [`A usual node of ${label} has ${perNode} devices; these have ${devices / nodes}.`]

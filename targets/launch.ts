@@ -43,6 +43,19 @@ export interface LaunchModel {
   readonly toolParser?: string;
   readonly reasoningParser?: string;
 }
+/**
+ * Whether an engine is told to draft with MTP blocks: none starts with drafts beside stages of layers. vLLM holds the blocks against the stages too,
+ * which they do not take (vllm/config/speculative.py, _verify_args; vllm/model_executor/models/deepseek_mtp.py); SGLang has it in check_server_args
+ * (python/sglang/srt/server_args.py).
+ */
+export const draftsWith = (model: Pick<LaunchModel, 'hasMtp'>, p: Parallel): boolean => model.hasMtp && p.pp === 1;
+/** What is said of it. */
+export const draftNotes = (model: Pick<LaunchModel, 'hasMtp'>, p: Parallel, method = ''): readonly string[] =>
+  draftsWith(model, p)
+    ? [`It drafts one token with the MTP block${method}.`]
+    : model.hasMtp
+      ? ['It does not draft with the MTP block: this engine takes no drafts where layers are dealt to stages.']
+      : [];
 /** Where a pod finds the model. */
 export type ModelSource = 'image' | 'pvc' | 'hostpath';
 export const modelSources: readonly ModelSource[] = ['image', 'pvc', 'hostpath'];

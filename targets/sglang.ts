@@ -1,7 +1,7 @@
 // SGLang's options by version, and the command that spreads a model: shared by the targets that it runs on.
 import { Refusal } from '../ir/problem.js';
 import { type Arg, type FlagTable, held, versionsOf } from './flags.js';
-import { type LaunchModel, type LaunchOptions, type Parallel, parallelName } from './launch.js';
+import { draftsWith, type LaunchModel, type LaunchOptions, type Parallel, parallelName } from './launch.js';
 import { notSpreadSo } from './launch-problems.js';
 
 const at = (v9: number, v10: number, head: number): Readonly<Record<string, number>> => ({ '0.5.9': v9, '0.5.10': v10, head });
@@ -102,7 +102,7 @@ export function sglangArgs(
     ...(extras.attention === undefined ? [] : [{ flag: '--attention-backend', value: extras.attention }]),
     ...(extras.quantization === undefined ? [] : [{ flag: '--quantization', value: extras.quantization }]),
     // one step, one token beside the verified one (docs/platforms/ascend/ascend_npu_best_practice.md:143)
-    ...(model.hasMtp
+    ...(draftsWith(model, p)
       ? [
           { flag: '--speculative-algorithm', value: 'NEXTN' },
           { flag: '--speculative-num-steps', value: '1' },

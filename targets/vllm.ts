@@ -1,7 +1,7 @@
 // vLLM's options by version, and the command that spreads a model: shared by every target whose engine is vLLM or stands on it.
 import { Refusal } from '../ir/problem.js';
 import { type Arg, type FlagTable, hasFlag, held, versionsOf, type Word } from './flags.js';
-import { type LaunchModel, type LaunchOptions, type Parallel, parallelName } from './launch.js';
+import { draftsWith, type LaunchModel, type LaunchOptions, type Parallel, parallelName } from './launch.js';
 import { notSpreadSo } from './launch-problems.js';
 
 const args = 'vllm/engine/arg_utils.py';
@@ -174,7 +174,7 @@ export function vllmArgs(
   const eplb = p.redundant > 0 && (extras.balances ?? true);
   // "mtp" stands for every family's blocks since 0.18, and is not there in 0.10 (vllm/config/speculative.py; 0.10: vllm/config.py:2595)
   const method = versions.includes('0.10') ? 'deepseek_mtp' : 'mtp';
-  const drafts = model.hasMtp && (extras.drafts ?? true);
+  const drafts = draftsWith(model, p) && (extras.drafts ?? true);
   return held(table, versions, [
     { flag: extras.model ?? 'MODEL', value: { ref: 'model' } },
     { flag: '--served-model-name', value: model.name },

@@ -83,7 +83,7 @@ Node 0's start rank is left out: with \`--data-parallel-start-rank 0\` vLLM take
 address (\`POD_IP\`), the others \`LWS_LEADER_ADDRESS\`: a socket is bound to an address, not to a name. Only an engine that is named with \`--runtime\`
 stops a compile where it cannot be started so; others are left out, and \`launch/README.md\` says why.
 
-MTP blocks that were kept are drafted with, one token a step. Experts that stand twice (\`redundant\`) are vLLM's EPLB, SGLang's
+MTP blocks that were kept are drafted with, one token a step, save where layers are dealt to stages: no engine starts with both. Experts that stand twice (\`redundant\`) are vLLM's EPLB, SGLang's
 \`--ep-num-redundant-experts\`, and a map of experts for vllm-ascend.
 
 ## Kubernetes

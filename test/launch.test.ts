@@ -557,13 +557,18 @@ describe('what a chip changes on Ascend', () => {
       )?.text,
     ).toContain('HKGAI_IMAGE=a.b/c:1\n'));
   it('a draft is made of MTP blocks that were kept alone', () => {
-    const script = (hasMtp: boolean): string =>
-      launchFiles(ascend, { ...ascendModel, hasMtp }, spread(1, 8, 8), null, options('910b'))
+    const script = (hasMtp: boolean, p = spread(1, 8, 8)): string =>
+      launchFiles(ascend, { ...ascendModel, hasMtp }, p, null, options('910b'))
         .filter(f => f.path.endsWith('node-0.sh'))
         .map(f => f.text)
         .join('');
     expect(script(true).match(/--speculative-(config|algorithm)/g)).toHaveLength(2);
     expect(script(false)).not.toContain('--speculative');
+    // no engine starts with drafts beside stages of layers
+    const stages = spread(1, 8, 4, 1, 2);
+    expect([stages.pp, script(true, stages).includes('--speculative')]).toEqual([2, false]);
+    const page = launchFiles(cuda, v3, stages, null, options('h200')).find(f => f.path === 'launch/README.md')!.text;
+    expect(page.match(/It does not draft with the MTP block/g)).toHaveLength(2);
   });
 });
 

@@ -522,6 +522,10 @@ describe('what is asked', () => {
     expect(p.left.map(l => l.why).join('\n')).toContain('engines cut each expert by tp times dp');
     const one = deploymentPlan(d, { ...asked, parallel: 'dp=8' });
     expect([one.rows.length, one.notes.filter(n => n.startsWith('With ep=1 engines cut')).length]).toEqual([1, 1]);
+    const v3 = describeModel(config('DeepSeek-V3'));
+    const drafting = deploymentPlan(v3, { ...asked, devices: 8, drafts: '1:0.7' });
+    expect(new Set(drafting.rows.map(r => r.parallel.pp))).toEqual(new Set([1]));
+    expect(drafting.left.map(l => l.why)).toContain('no engine drafts with MTP blocks where layers are dealt to stages.');
     // a model without experts is replicated whole
     const dense = deploymentPlan(describeModel(config('DeepSeek-R1-Distill-Llama-8B')), { ...asked, devices: 8 });
     expect(dense.rows.map(r => r.name)).toContain('tp=1,dp=8,pp=1,ep=1');

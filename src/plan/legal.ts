@@ -57,13 +57,15 @@ export function objections(m: ModelShape, p: Parallel): readonly string[] {
   return [...found, ...seen];
 }
 /**
- * Why engines do otherwise than such a way says; empty where they do not. vLLM: docs/serving/data_parallel_deployment.md, experts form a group of
+ * Why engines do otherwise than such a way says; empty where they do not. Drafts: targets/launch.ts. vLLM: docs/serving/data_parallel_deployment.md, experts form a group of
  * dp times tp without --enable-expert-parallel. SGLang: python/sglang/srt/distributed/parallel_state.py, moe_tp_size, its tp being tp times dp.
  */
-export const engineObjections = (m: ModelShape, p: Parallel): readonly string[] =>
-  m.routed && p.dp > 1 && p.ep === 1
+export const engineObjections = (m: ModelShape, p: Parallel, drafting: boolean): readonly string[] => [
+  ...(drafting && p.pp > 1 ? ['no engine drafts with MTP blocks where layers are dealt to stages.'] : []),
+  ...(m.routed && p.dp > 1 && p.ep === 1
     ? ['with ep=1 engines cut each expert by tp times dp, not by tp, where dp is above 1: that is not planned.']
-    : [];
+    : []),
+];
 /** Why the machine does not take it; empty where it does. */
 export function placeObjections(p: Parallel, device: Device | null): readonly string[] {
   const n = p.devicesPerNode;

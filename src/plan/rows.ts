@@ -154,7 +154,7 @@ export function listRows(m: ModelShape, devices: number, nodes: number, device: 
   const left = new Map<string, number>();
   const rows: Row[] = [];
   for (const p of ways(m, devices, nodes, d.redundant)) {
-    const why = [...objections(m, p), ...placeObjections(p, device), ...engineObjections(m, p)];
+    const why = [...objections(m, p), ...placeObjections(p, device), ...engineObjections(m, p, d.drafts !== null)];
     // the first reason is enough: others mostly follow from it
     if (why[0] !== undefined) left.set(why[0], (left.get(why[0]) ?? 0) + 1);
     else rows.push(rowOf(m, p, device, chip, d));

@@ -1,7 +1,7 @@
 // How vllm-ascend, SGLang and MindIE are started on Ascend NPUs. VASC: vllm-project/vllm-ascend@5cb98caa (v0.23.0), docs/source.
 import { Refusal } from '../../ir/problem.js';
 import { versionsOf } from '../flags.js';
-import { type Launch, parallelName } from '../launch.js';
+import { draftNotes, type Launch, parallelName } from '../launch.js';
 import { launchDirectory, stagesEnv } from '../launch-directory.js';
 import { notSpreadSo } from '../launch-problems.js';
 import { sglangArgs, sglangFlags } from '../sglang.js';
@@ -130,7 +130,7 @@ export const ascendLaunch: Launch = (model, p, runtime, options) => {
       pod: { ...pod, followersAnswer: false },
       notes: [
         `Options are those of the vLLM that it stands on: ${versions.map(v => `${v} (${vllmFlags.versions[v]})`).join(', ')}.`,
-        ...(model.hasMtp ? ['It drafts one token with the MTP block.'] : []),
+        ...draftNotes(model, p),
         ...(ray ? ['`ray-node-K.sh` starts the same with Ray.'] : []),
         ...(map === undefined ? [] : ['The map of experts is read by the first model runner alone, and is announced to go.']),
         ...(many ? [ports] : []),
@@ -184,7 +184,7 @@ export const ascendLaunch: Launch = (model, p, runtime, options) => {
       notes: [
         `Options as in ${versions.map(v => `${v} (${sglangFlags.versions[v]})`).join(', ')}.`,
         '`--tp-size` counts all ranks of a stage; with `--enable-dp-attention` attention stands whole in groups of them.',
-        ...(model.hasMtp ? ['It drafts one token with the MTP block (NEXTN).'] : []),
+        ...draftNotes(model, p, ' (NEXTN)'),
         ...(many ? [ports] : []),
       ],
     };

@@ -1,6 +1,6 @@
 // How vLLM and SGLang are started on NVIDIA GPUs.
 import { versionsOf } from '../flags.js';
-import type { Launch } from '../launch.js';
+import { draftNotes, type Launch } from '../launch.js';
 import { launchDirectory, stagesEnv } from '../launch-directory.js';
 import { sglangArgs } from '../sglang.js';
 import type { StartedEngine } from '../started.js';
@@ -54,7 +54,7 @@ export const cudaLaunch: Launch = (model, p, runtime, options) => {
       pod: { ...pods, followersAnswer: false },
       notes: [
         `Options as in ${versions.map(v => `${v} (${vllmFlags.versions[v]})`).join(', ')}.`,
-        ...(model.hasMtp ? ['It drafts one token with the MTP block.'] : []),
+        ...draftNotes(model, p),
         ...(ray ? ['`ray-node-K.sh` starts the same with Ray, which the image has to hold.'] : []),
         ...(mp || p.nodes === 1 ? [] : ['This version spreads a replica over nodes with Ray alone; the manifest does so too.']),
         ...(Object.keys(model.expertMaps).length === 0 ? [] : ['vLLM reads no map of experts: its placement is its own.']),
@@ -76,7 +76,7 @@ export const cudaLaunch: Launch = (model, p, runtime, options) => {
       pod: { ...pods, followersAnswer: true },
       notes: [
         '`--tp-size` counts all ranks of a stage; with `--enable-dp-attention` attention stands whole in groups of them.',
-        ...(model.hasMtp ? ['It drafts one token with the MTP block (NEXTN).'] : []),
+        ...draftNotes(model, p, ' (NEXTN)'),
         ...(p.nodes > 1 ? [rdma] : []),
       ],
     };
