@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Session } from '../src/session.js';
-import { compareGolden, emulated, type Figures, keepFigures, openEmulated, tiny } from './emulated-golden.js';
+import { compareGolden, emulated, type Figures, keepFigures, openEmulated, openPlain, tiny } from './emulated-golden.js';
 import { tinyCases } from './golden-cases.js';
 
 const work = mkdtempSync(join(tmpdir(), 'hkgai-cuda-native-'));
@@ -37,6 +37,18 @@ const gxx = spawnSync('g++', ['--version']).status === 0;
         const got = await compareGolden(session, tiny(name), name);
         figures.push(got);
         expect(Math.max(got.prompt, got.pieces, got.decode, got.mtp ?? 0)).toBeLessThanOrEqual(limit);
+      });
+    for (const [name, quantise] of [
+      ['v3-tiny-bf16', 'w8a8'],
+      ['qwen2-distill-tiny', 'int8-rows'],
+    ] as const)
+      it(`${name} in ${quantise}: what the reference says of the same weights`, async () => {
+        const built = await emulated(tiny(name), 'cuda', join(work, `${name}-${quantise}`), { quantise, mtp: 'drop' });
+        const session = await openEmulated(built);
+        const plain = await openPlain(built);
+        open.push(session, plain);
+        const got = await compareGolden(session, tiny(name), name, plain);
+        expect(Math.max(got.prompt, got.pieces, got.decode)).toBeLessThanOrEqual(limit);
       });
   },
 );

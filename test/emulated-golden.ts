@@ -3,10 +3,11 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { f32 } from '../ir/storage.js';
 import { buildEmulated } from '../src/build.js';
 import { type CompileOptions, compile } from '../src/compile.js';
 import type { Step } from '../src/reference/index.js';
-import { openNative, type Session } from '../src/session.js';
+import { openNative, openReference, type Session } from '../src/session.js';
 import { targets } from '../targets/index.js';
 import { fixtures, recorded, worst } from './golden-cases.js';
 
@@ -51,11 +52,17 @@ const rowsOf = (ids: readonly number[], from: number, to: number, slot: number, 
     ...(mtp ? { nextIds: range.map(i => ids[i + 1] ?? 0) } : {}),
   };
 };
-/** The figures of one golden model; steps are few, since every thread is played. */
-export async function compareGolden(session: Session, model: string, name: string): Promise<Figures> {
+/**
+ * The figures of one golden model; steps are few, since every thread is played. With a reference, its logits on the same weights are what is expected:
+ * for weights that were rounded on the way.
+ */
+export async function compareGolden(session: Session, model: string, name: string, reference: Session | null = null): Promise<Figures> {
   const golden = recorded(join(model, 'golden.safetensors'));
   const ids = (i: number): readonly number[] => [...golden.get(`seq${i}.input_ids`)!.data];
-  const want = (i: number): ArrayLike<number> & { subarray(a: number, b: number): ArrayLike<number> } => golden.get(`seq${i}.logits`)!.data;
+  const computed = new Map<number, Float32Array>();
+  if (reference)
+    for (const i of [0, 1, 2]) computed.set(i, new Float32Array((await reference.step(rowsOf(ids(i), 0, ids(i).length, i))).logits));
+  const want = (i: number): Float32Array => computed.get(i) ?? (golden.get(`seq${i}.logits`)!.data as Float32Array);
   const vocabulary = session.vocabulary;
   const run = async (i: number, slot: number, sizes: readonly number[]): Promise<number> => {
     const all = ids(i);
@@ -68,7 +75,7 @@ export async function compareGolden(session: Session, model: string, name: strin
     }
     return most;
   };
-  const recordedMtp = golden.get('seq0.mtp_logits');
+  const recordedMtp = reference ? undefined : golden.get('seq0.mtp_logits');
   let mtp: number | null = null;
   const first = ids(0);
   const whole = await session.step(rowsOf(first, 0, Math.min(first.length, session.chunk), 0, session.mtp > 0));
@@ -82,6 +89,14 @@ export async function compareGolden(session: Session, model: string, name: strin
     mtp,
   };
 }
+/** The interpreter on the weights that a bundle has. */
+export const openPlain = (built: { readonly engine: string }): Promise<Session> =>
+  openReference(built.engine, {
+    limits: { tokens: 224, wanted: 224, sequences: 3, context: 224 },
+    mtp: true,
+    state: f32,
+    fakeQuant: false,
+  });
 export const openEmulated = (built: { readonly program: string; readonly engine: string }): Promise<Session> =>
   openNative(built.program, built.engine);
 

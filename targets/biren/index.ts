@@ -1,10 +1,12 @@
 // The Biren target: kernels in SUPA C++.
+import type { Program } from '../../ir/program.js';
 import { printSimt, sharedBytes } from '../simt.js';
-import type { Target } from '../target.js';
+import type { SourceFile, Target, WeightFile } from '../target.js';
 import { chips } from './chips.js';
 import { supa as dialect } from './dialect.js';
 import { birenEngines } from './engine.js';
 import { birenLaunch } from './launch.js';
+import { emulator, printProgram, refuses } from './program.js';
 
 export const biren: Target = {
   name: 'biren',
@@ -20,6 +22,8 @@ export const biren: Target = {
   },
   print: k => printSimt(k, dialect),
   engines: birenEngines,
-  native: null,
+  native: (program: Program, files: readonly WeightFile[]): readonly SourceFile[] => printProgram(program, files),
+  refuses,
+  emulator,
   launch: birenLaunch,
 };

@@ -40,10 +40,10 @@ struct work {
   const void *from;
   size_t bytes;
   int value;
-  const kernel *of;
+  const char *name;
   dim3 grid, block;
   size_t shared;
-  std::vector<uint64_t> arguments;
+  std::function<void()> call;
 };
 using line = std::vector<work>;
 
@@ -61,10 +61,11 @@ inline void run(const work &w) {
       emulator::device_copy(w.to, same.data(), w.bytes, true, false);
       return;
     }
-    case work::start:
-      emulator::run_blocks(w.of->name, w.grid, w.block, w.shared, [](void *with) { const work &of = *(const work *)with; of.of->call(of.arguments.data()); }, (void *)&w);
-      return;
+    case work::start: emulator::run_blocks(w.name, w.grid, w.block, w.shared, [](void *with) { ((const work *)with)->call(); }, (void *)&w); return;
   }
+}
+inline work launch(const char *name, dim3 grid, dim3 block, size_t shared, std::function<void()> call) {
+  return {work::start, nullptr, nullptr, 0, 0, name, grid, block, shared, std::move(call)};
 }
 /** A launch whose arguments are what the kernel's kinds say; ends the program where they are not. */
 inline work launch(const kernel &k, dim3 grid, dim3 block, size_t shared, std::vector<uint64_t> arguments) {
@@ -73,6 +74,6 @@ inline work launch(const kernel &k, dim3 grid, dim3 block, size_t shared, std::v
     if (k.kinds[i] == 'p' && !held) fail("argument %zu of %s is %p, which is no live address of the device's memory", i, k.name, (void *)arguments[i]);
     if (k.kinds[i] == 'n' && held) fail("argument %zu of %s is an address where a whole number is expected", i, k.name);
   }
-  return {work::start, nullptr, nullptr, 0, 0, &k, grid, block, shared, std::move(arguments)};
+  return launch(k.name, grid, block, shared, [&k, all = std::move(arguments)] { k.call(all.data()); });
 }
 }

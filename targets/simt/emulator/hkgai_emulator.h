@@ -419,6 +419,7 @@ template <class... P, class... A> inline void launch(const char *name, void (*ke
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __constant__ static
+#define __align__(n) __attribute__((aligned(n)))
 #ifdef __SANITIZE_THREAD__
 #define __shared__ thread_local // memory of its own that hkgai_watch.h knows by name
 #else
