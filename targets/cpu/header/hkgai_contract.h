@@ -82,15 +82,16 @@ INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch
   }
 }
 /**
- * One row x with n rows of a view, none of them outside: memory is read in one stream, as a plain reading loop does, four sums in turn. What is asked
- * for ahead is a page: processors' own prefetch stops at its end.
+ * One row x with n rows of a view, none of them outside: memory is read in one stream, as a plain reading loop does, four sums in turn. More
+ * is asked for ahead: processors' own prefetch stops at the end of a page.
  */
 INLINE void tile_stream(int kind, int scale, float *to, const float *x, const tile_view *v, const long *row, long n, long c, long k) {
   const int bits = tile_width_bits(kind), line = 512 / bits;
   const long group = scale == SCALE_none ? 0 : c / v->block_cols, left = scale == SCALE_none ? k : (group + 1) * v->block_cols - c;
+  const long across = tile_scales_across(scale, v);
   const float unit = tile_code_unit(kind);
   for (long j = 0; j < n; j++) {
-    const char *w = tile_row_data(kind, v, row[j]), *scales = tile_scales(scale, v, row[j]);
+    const char *w = tile_row_data(kind, v, row[j]), *scales = tile_scales(scale, v, across, row[j]);
     vf total[4];
     float rest = 0;
     for (int i = 0; i < 4; i++) total[i] = vf_all(0);
@@ -103,7 +104,7 @@ INLINE void tile_stream(int kind, int scale, float *to, const float *x, const ti
   if (scale == SCALE_none) total[(at) % 4] = vf_fma(vf_load(x + i + (at) * VL), tile_codes(kind, w, c + i + (at) * VL), total[(at) % 4]); \
   else sum[(at) % 4] = vf_fma(vf_load(x + i + (at) * VL), tile_codes(kind, w, c + i + (at) * VL), sum[(at) % 4])
       for (; i + line <= end; i += line) {
-        tile_ahead(w + (c + i) * bits / 8 + 4096);
+        tile_ahead(w + (c + i) * bits / 8 + TILE_AHEAD);
 #pragma GCC unroll 16
         for (int u = 0; u < line / VL; u++) { TILE_STREAM(u); }
       }

@@ -90,39 +90,74 @@ INLINE __m512 tile_nibble_scales(int scale, const char *row, long group, int gro
   else four = _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu8_epi32(_mm_loadu_si32(row + group)), 23));
   return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), _mm512_castps128_ps512(four));
 }
-/** to[0 .. 3] += four rows of nibbles times the digits; `groups` of 32 a stretch: 4, or 1 where groups are whole stretches. */
-INLINE void tile_nibble_rows(int kind, int scale, int groups, float *to, const struct tile_digits *t, const tile_view *v, const long *row, long c) {
-  const char *w[4], *scales[4];
-  const long per = tile_ceildiv(v->cols, v->block_cols);
-  const int bytes = scale == SCALE_f32 ? 4 : scale == SCALE_bf16 ? 2 : 1;
-  for (int n = 0; n < 4; n++) {
-    w[n] = tile_row_data(kind, v, row[n]) + c / 2;
-    scales[n] = (const char *)v->scale + row[n] / v->block_rows * per * bytes;
+/** Sixteen scales that follow each other, or four in the first lanes. */
+INLINE __m512 tile_nibble_scales_ahead(int scale, const char *at, int count) {
+  if (count == 16) {
+    if (scale == SCALE_f32) return _mm512_loadu_ps(at);
+    if (scale == SCALE_bf16) return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)at)), 16));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 23));
   }
-  const long ahead = 4 * (w[1] - w[0]);
+  if (scale == SCALE_f32) return _mm512_castps128_ps512(_mm_loadu_ps((const float *)(const void *)at));
+  if (scale == SCALE_bf16) return _mm512_castps128_ps512(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at)), 16)));
+  return _mm512_castps128_ps512(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu8_epi32(_mm_loadu_si32(at)), 23)));
+}
+/** total[n] += 128 columns of four rows times their digits, by[n] the scales by lanes. */
+INLINE void tile_nibble_turn(int kind, __m512 total[4], const char *const w[4], long at, const int8_t *digits, const int32_t *ones, const float *units, const __m512 by[4]) {
   const __m512i low = _mm512_set1_epi8(15);
   // twice the value of f4e2m1, and 12
   const __m512i e2m1 = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
-  const float factor = kind == KIND_i4 ? 1.0f : 0.5f;
-  __m512 total[4];
-  for (int n = 0; n < 4; n++) total[n] = _mm512_setzero_ps();
-  for (long i = 0; i < t->columns; i += TILE_DIGIT_TURN) {
-    const int8_t *digits = t->digits + 3 * i;
-    const __m512i ones = _mm512_load_si512(t->ones + i / 8);
-    const __m512i zero = kind == KIND_i4 ? _mm512_slli_epi32(ones, 3) : _mm512_add_epi32(_mm512_slli_epi32(ones, 3), _mm512_slli_epi32(ones, 2));
-    const __m512 units = _mm512_load_ps(t->units + i / 8);
-    const long group = groups == 4 ? (c + i) / 32 : (c + i) / v->block_cols;
-    for (int n = 0; n < 4; n++) {
-      tile_ahead(w[n] + i / 2 + ahead);
-      const __m512i codes = _mm512_loadu_si512(w[n] + i / 2);
-      __m512i even = _mm512_and_si512(codes, low), odd = _mm512_and_si512(_mm512_srli_epi16(codes, 4), low);
-      if (kind != KIND_i4) even = _mm512_shuffle_epi8(e2m1, even), odd = _mm512_shuffle_epi8(e2m1, odd);
-      const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(tile_nibble_dot(even, odd, digits), zero));
-      const __m512 by = _mm512_mul_ps(units, tile_nibble_scales(scale, scales[n], group, groups));
-      total[n] = _mm512_fmadd_ps(sum, by, total[n]);
-    }
+  const __m512i one = _mm512_load_si512(ones);
+  const __m512i eight = _mm512_slli_epi32(one, 3), zero = _mm512_sub_epi32(_mm512_setzero_si512(), kind == KIND_i4 ? eight : _mm512_add_epi32(eight, _mm512_slli_epi32(one, 2)));
+  const __m512 unit = _mm512_load_ps(units);
+  __m512i d[6];
+  for (int i = 0; i < 6; i++) {
+    d[i] = _mm512_load_si512(digits + 64 * i);
+    __asm__("" : "+v"(d[i])); // held for all four rows: loads are what is short
   }
-  for (int n = 0; n < 4; n++) to[n] += _mm512_reduce_add_ps(total[n]) * factor;
+#pragma GCC unroll 4
+  for (int n = 0; n < 4; n++) {
+    const __m512i codes = _mm512_loadu_si512(w[n] + at);
+    __m512i even = _mm512_and_si512(codes, low), odd = _mm512_and_si512(_mm512_srli_epi16(codes, 4), low);
+    if (kind != KIND_i4) even = _mm512_shuffle_epi8(e2m1, even), odd = _mm512_shuffle_epi8(e2m1, odd);
+    // three short chains: one long one would fill the processor's window with what waits
+    const __m512i t0 = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), even, d[0]), odd, d[1]);
+    const __m512i t1 = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), even, d[2]), odd, d[3]);
+    const __m512i t2 = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, even, d[4]), odd, d[5]);
+    const __m512i t = _mm512_add_epi32(_mm512_slli_epi32(_mm512_add_epi32(_mm512_slli_epi32(t0, 7), t1), 7), t2);
+    total[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), _mm512_mul_ps(unit, by[n]), total[n]);
+  }
+}
+/** to[0 .. 3] += four rows of nibbles times the digits; `groups` of 32 a stretch: 4, or 1 where groups are whole stretches. */
+INLINE void tile_nibble_rows(int kind, int scale, int groups, float *to, const struct tile_digits *t, const tile_view *v, long across, const long *row, long c) {
+  const char *w[4], *scales[4];
+  const int bytes = scale == SCALE_f32 ? 4 : scale == SCALE_bf16 ? 2 : 1;
+  for (int n = 0; n < 4; n++) w[n] = tile_row_data(kind, v, row[n]) + c / 2, scales[n] = tile_scales(scale, v, across, row[n]);
+  const float factor = kind == KIND_i4 ? 1.0f : 0.5f;
+  __m512 total[4], by[4];
+  for (int n = 0; n < 4; n++) total[n] = _mm512_setzero_ps();
+  long i = 0;
+  if (groups == 4 || v->block_cols == TILE_DIGIT_TURN) // scales of four turns at once
+    for (; i + 4 * TILE_DIGIT_TURN <= t->columns; i += 4 * TILE_DIGIT_TURN) {
+      __m512 four[4];
+      for (int n = 0; n < 4; n++) {
+        const char *at = scales[n] + (c + i) / (groups == 4 ? 32 : TILE_DIGIT_TURN) * bytes;
+        four[n] = tile_nibble_scales_ahead(scale, at, 4 * groups);
+        if (groups == 4) tile_ahead(at + TILE_AHEAD / 16 * bytes);
+      }
+      const __m512i first = groups == 4 ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3) : _mm512_setzero_si512();
+      for (long u = 0; u < 4; u++) {
+        const __m512i place = _mm512_add_epi32(first, _mm512_set1_epi32((int)u * groups));
+        for (int n = 0; n < 4; n++) by[n] = _mm512_permutexvar_ps(place, four[n]), tile_ahead(w[n] + i / 2 + 64 * u + TILE_AHEAD);
+        tile_nibble_turn(kind, total, w, i / 2 + 64 * u, t->digits + 3 * i + 384 * u, t->ones + i / 8 + 16 * u, t->units + i / 8 + 16 * u, by);
+      }
+    }
+  for (; i < t->columns; i += TILE_DIGIT_TURN) {
+    const long group = groups == 4 ? (c + i) / 32 : (c + i) / v->block_cols;
+    for (int n = 0; n < 4; n++) by[n] = tile_nibble_scales(scale, scales[n], group, groups), tile_ahead(w[n] + i / 2 + TILE_AHEAD);
+    tile_nibble_turn(kind, total, w, i / 2, t->digits + 3 * i, t->ones + i / 8, t->units + i / 8, by);
+  }
+  for (int n = 0; n < 4; n++) total[n] = _mm512_mul_ps(total[n], _mm512_set1_ps(factor));
+  vf_add_sums4(to, (vf)total[0], (vf)total[1], (vf)total[2], (vf)total[3]);
 }
 
 /** Columns from the front that digits can take of b's n rows, for rows of a from `x` on; what is left is the caller's. */
@@ -131,6 +166,7 @@ INLINE long tile_by_digits(int kind, int scale, float *into, long width, const f
   const long whole = k - k % TILE_DIGIT_TURN;
   if (whole == 0 || m > TILE_DIGIT_ROWS) return 0;
   for (long j = 0; j < n; j++) if (row[j] < 0) n = j; // rows outside come last
+  const long across = tile_scales_across(scale, b);
   for (long c = 0; c < whole; c += TILE_DIGIT_COLUMNS) {
     const long some = tile_min(TILE_DIGIT_COLUMNS, whole - c);
     for (long i = 0; i < m; i++) {
@@ -139,8 +175,8 @@ INLINE long tile_by_digits(int kind, int scale, float *into, long width, const f
         long four[4];
         float sums[4] = {0, 0, 0, 0};
         for (long r = 0; r < 4; r++) four[r] = row[tile_min(j + r, n - 1)];
-        if (b->block_cols == 32) tile_nibble_rows(kind, scale, 4, sums, t, b, four, b->col + c);
-        else tile_nibble_rows(kind, scale, 1, sums, t, b, four, b->col + c);
+        if (b->block_cols == 32) tile_nibble_rows(kind, scale, 4, sums, t, b, across, four, b->col + c);
+        else tile_nibble_rows(kind, scale, 1, sums, t, b, across, four, b->col + c);
         for (long r = 0; r < 4 && j + r < n; r++) into[i * width + j + r] += sums[r];
       }
     }

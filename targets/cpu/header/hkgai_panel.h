@@ -131,6 +131,7 @@ INLINE void tile_by_panels(int kind, int scale, float *into, const float *const 
   const int bits = tile_width_bits(kind);
   const long panels = tile_ceildiv(count, TILE_PANEL), pitch = panels * TILE_PANEL;
   const long most = TILE_PANEL_ROOM / pitch / TILE_PANEL_DEEP * TILE_PANEL_DEEP;
+  const long across = tile_scales_across(scale, b);
   const float *at[TILE_PANEL_MOST];
   for (long from = 0; from < k; from += most) {
     const long columns = tile_min(most, k - from);
@@ -140,7 +141,7 @@ INLINE void tile_by_panels(int kind, int scale, float *into, const float *const 
       const char *data[TILE_PANEL_OUTPUTS], *scales[TILE_PANEL_OUTPUTS], *next[TILE_PANEL_OUTPUTS];
       for (long r = 0; r < TILE_PANEL_OUTPUTS; r++) {
         data[r] = scales[r] = next[r] = 0;
-        if (j + r < n && rows[j + r] >= 0) data[r] = tile_row_data(kind, b, rows[j + r]), scales[r] = tile_scales(scale, b, rows[j + r]);
+        if (j + r < n && rows[j + r] >= 0) data[r] = tile_row_data(kind, b, rows[j + r]), scales[r] = tile_scales(scale, b, across, rows[j + r]);
         const long after = j + r + TILE_PANEL_OUTPUTS;
         if (after < n && rows[after] >= 0) next[r] = tile_row_data(kind, b, rows[after]);
       }

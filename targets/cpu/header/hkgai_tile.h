@@ -160,10 +160,12 @@ INLINE vf tile_codes(int kind, const char *row, long c) {
 INLINE float tile_code_unit(int kind) { return kind == KIND_f8e4m3 ? 256.0f : 1.0f; }
 /** May a vector of codes start at column c? */
 INLINE int tile_whole(int kind, long c) { return !((kind == KIND_i4 || kind == KIND_f4e2m1) && (c & 1)); }
+/** Scales of a row of blocks. Divisions cost as much as a line of memory, so many rows ask for this once. */
+INLINE long tile_scales_across(int scale, const tile_view *v) { return scale == SCALE_none ? 0 : tile_ceildiv(v->cols, v->block_cols); }
 /** Where the scales of a row start, and one of them. */
-INLINE const char *tile_scales(int scale, const tile_view *v, long row) {
+INLINE const char *tile_scales(int scale, const tile_view *v, long across, long row) {
   if (scale == SCALE_none) return 0;
-  return (const char *)v->scale + row / v->block_rows * tile_ceildiv(v->cols, v->block_cols) * (scale == SCALE_f32 ? 4 : scale == SCALE_bf16 ? 2 : 1);
+  return (const char *)v->scale + (v->block_rows == 1 ? row : row / v->block_rows) * across * (scale == SCALE_f32 ? 4 : scale == SCALE_bf16 ? 2 : 1);
 }
 INLINE float tile_scale_of(int scale, const char *row, long group) {
   if (scale == SCALE_none) return 1.0f;
@@ -173,7 +175,7 @@ INLINE float tile_scale_of(int scale, const char *row, long group) {
 }
 INLINE float tile_scale(int scale, const tile_view *v, long row, long c) {
   if (scale == SCALE_none) return 1.0f;
-  return tile_scale_of(scale, tile_scales(scale, v, row), c / v->block_cols);
+  return tile_scale_of(scale, tile_scales(scale, v, tile_scales_across(scale, v), row), c / v->block_cols);
 }
 /** Element (r, c) of a view, decoded; 0 outside. */
 INLINE float tile_at(int kind, int scale, const tile_view v, long r, long c) {
@@ -218,7 +220,7 @@ INLINE void tile_decode_from(int kind, int scale, float *to, const char *data, c
 }
 INLINE void tile_decode(int kind, int scale, float *to, const tile_view *v, long row, long c, long n) {
   const long group = scale == SCALE_none ? 0 : c / v->block_cols, left = scale == SCALE_none ? 0 : (group + 1) * v->block_cols - c;
-  tile_decode_from(kind, scale, to, tile_row_data(kind, v, row), tile_scales(scale, v, row), v->block_cols, group, left, c, n);
+  tile_decode_from(kind, scale, to, tile_row_data(kind, v, row), tile_scales(scale, v, tile_scales_across(scale, v), row), v->block_cols, group, left, c, n);
 }
 
 // ---- load and store
