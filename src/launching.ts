@@ -69,6 +69,12 @@ function heldAgainst(
 
 const inCodes = (x: Chosen): boolean =>
   x.form.kind === 'coded' || x.form.kind === 'gguf' || (x.form.kind === 'keep' && x.source.storage.kind === 'scaled');
+const codesOf = (x: Chosen): readonly string[] =>
+  x.form.kind === 'coded'
+    ? [x.form.element]
+    : x.form.kind === 'keep' && x.source.storage.kind === 'scaled'
+      ? [x.source.storage.element]
+      : [];
 /** launch/ of a target: empty where it starts no engine, or none takes parts that are uneven. Refuses where an engine that was named cannot be started so. */
 export function launchOf(
   c: Checkpoint,
@@ -89,6 +95,7 @@ export function launchOf(
       contextLength: o.context ?? null,
       format: a.format.name,
       quantisation: a.resolution.chosen.some(inCodes) ? a.recipe.name : null,
+      expertCodes: [...new Set(a.resolution.chosen.flatMap(x => (x.tensor.role === 'expert' ? codesOf(x) : [])))].sort(),
       hasMtp: a.resolution.chosen.some(x => x.tensor.mtp),
       stages,
       expertMaps: Object.fromEntries(Object.entries(expertMaps).filter(([, file]) => written.has(`engine/${file}`))),

@@ -33,6 +33,8 @@ export interface LaunchModel {
   readonly format: string;
   /** The recipe's name where anything stands in codes; null where all is plain. */
   readonly quantisation: string | null;
+  /** Elements of the codes that routed experts stand in; absent or empty where they are plain. */
+  readonly expertCodes?: readonly string[];
   /** MTP blocks were kept: the engine may draft with them. */
   readonly hasMtp: boolean;
   /** Files of the engine directory that say which rank holds which expert, by the engine that reads each; none where placement is the engine's. */

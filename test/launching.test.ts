@@ -71,6 +71,21 @@ describe('launch files of a bundle', () => {
     expect(readFileSync(at('cuda-h200/launch/vllm/node-0.sh'), 'utf8')).not.toContain('expert-location');
     expect(readFileSync(at('ascend-910b3/launch/vllm-ascend/node-0.sh'), 'utf8')).toContain('/expert-map.json');
   });
+  it('are not of vLLM where it cannot balance experts in such codes', async () => {
+    const nano = (name: string, more: Partial<CompileOptions>) =>
+      compile(
+        join(fixtures, 'hkgai-nano'),
+        { ...base, out: join(work, name), targets: ['cuda:h200'], quantise: 'w4a16', ...more },
+        { step: () => {}, at: () => {} },
+      );
+    await nano('int4', { parallel: 'dp=2,ep=2,redundant=2' });
+    const page = readFileSync(join(work, 'int4/cuda-h200/launch/README.md'), 'utf8');
+    expect(page).toMatch(/## Not written[\s\S]*vLLM cannot be started with tp=1,dp=2,pp=1,ep=2,redundant=2: experts that stand twice/);
+    expect(existsSync(join(work, 'int4/cuda-h200/launch/vllm'))).toBe(false);
+    await expect(nano('named', { parallel: 'dp=2,ep=2,redundant=2', runtime: 'vllm' })).rejects.toThrow(/HK2751 .*in i4/);
+    await nano('once', { parallel: 'dp=2,ep=2' });
+    expect(existsSync(join(work, 'once/cuda-h200/launch/vllm/node-0.sh'))).toBe(true);
+  });
   it('deal layers to stages as the bytes say, where there are stages', async () => {
     await make('stages', ['cuda:h200', 'ascend:910b3'], { parallel: 'pp=2' });
     const at = (f: string): string => readFileSync(join(work, 'stages', f), 'utf8');

@@ -1,7 +1,9 @@
 // How vLLM and SGLang are started on NVIDIA GPUs.
+import { Refusal } from '../../ir/problem.js';
 import { versionsOf } from '../flags.js';
-import { draftNotes, type Launch } from '../launch.js';
+import { draftNotes, type Launch, parallelName } from '../launch.js';
 import { launchDirectory, stagesEnv } from '../launch-directory.js';
+import { notSpreadSo } from '../launch-problems.js';
 import { sglangArgs } from '../sglang.js';
 import type { StartedEngine } from '../started.js';
 import { vllmArgs, vllmFlags, wayObjection } from '../vllm.js';
@@ -31,6 +33,18 @@ export const cudaLaunch: Launch = (model, p, runtime, options) => {
   } as const;
   const vllm = (version: string | null): StartedEngine => {
     const versions = versionsOf(vllmFlags, version);
+    // supports_eplb of the methods for experts: Marlin's int4 (what GPUs take), int8 and mxfp4 of compressed-tensors have none
+    // (vllm/model_executor/layers/quantization/compressed_tensors/compressed_tensors_moe*, in all versions that were read)
+    const codes = model.format === 'compressed-tensors' ? (model.expertCodes ?? []).filter(e => e !== 'f8e4m3') : [];
+    if (p.redundant > 0 && codes.length)
+      throw new Refusal([
+        notSpreadSo(
+          'vLLM',
+          parallelName(p),
+          `experts that stand twice are balanced by it, which it does with plain and fp8 ones, and these are in ${codes.join(', ')}`,
+          'Spread it without redundant experts, or choose another --quantise or --runtime.',
+        ),
+      ]);
     const extras = { filters: true } as const;
     const mp = wayObjection('mp', p, versions) === null;
     const ray = p.nodes > 1 && wayObjection('ray', p, versions) === null;
