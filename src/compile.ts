@@ -34,7 +34,7 @@ import {
   writeWeights,
 } from './engine.js';
 import { type EnginePlan, outputCount, outputsOf, planEngine, planPacking } from './engine-plan.js';
-import { type Experts, engineMaps, expertNotes, parallelFor, placementFiles, planExperts } from './experts.js';
+import { type Experts, engineMaps, expertNotes, parallelFor, placementFiles, planExperts, wishFor } from './experts.js';
 import type { LaunchWish } from './launching.js';
 import { type Sources, sourcesOf } from './logical.js';
 import { type Material, notMaterial, planMaterial, writeRanks } from './materialise.js';
@@ -44,6 +44,7 @@ import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions, passes } from './passes/index.js';
 import type { LoweringOptions } from './passes/lowering.js';
+import { placed } from './plan/parallel.js';
 import { notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
 import { renumbered } from './renumber.js';
 import { checkRoom } from './room.js';
@@ -243,7 +244,9 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
   };
   const spread = await import('./launching.js');
   spread.refuseIdle(o.launch ?? spread.noLaunchWish, o.parallel ?? null);
-  const parallel = o.parallel ? parallelFor(checkpoint, o.parallel) : null;
+  const wish = o.parallel ? wishFor(checkpoint, o.parallel) : null;
+  const parallel = wish ? placed(wish, null) : null;
+  const from = wish?.plan ?? null;
   const experts = planExperts(checkpoint, model, {
     experts: o.experts ?? null,
     parallel: o.parallel ?? null,
@@ -307,8 +310,8 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     }
     const stages = spread.stagesOf(checkpoint, aim, o, parallel);
     const maps = experts ? engineMaps(experts, checkpoint.config.layers, runtime, target) : [];
-    const launch = spread.launchOf(checkpoint, aim, o, parallel, maps, stages);
-    aims.push({ ...aim, launch, notes: [...aim.notes, ...spread.launchNotes(checkpoint, aim, launch, parallel)] });
+    const launch = spread.launchOf(checkpoint, aim, o, parallel, maps, stages, from);
+    aims.push({ ...aim, launch, notes: [...aim.notes, ...spread.launchNotes(checkpoint, aim, launch, parallel, from)] });
   }
   return { checkpoint, model, sources, engineModel, aims, experts, identities };
 }
@@ -603,7 +606,8 @@ const readsItself = (t: Target): boolean => Object.hasOwn(t.engines.runtimes, 'n
 function printNative(a: Aim, engine: string, o: CompileOptions): readonly SourceFile[] | string {
   const without = (why: string): string => `No native program for ${a.target.name}:${a.chip.name}: ${why}`;
   try {
-    const program = plan(engine, { ...o, mtp: a.recipe.mtp, objection: k => a.target.objection(k, a.chip) });
+    // the directory was held against its rules: offsets in it are zero
+    const program = plan(engine, { ...o, mtp: a.recipe.mtp, objection: k => a.target.objection(k, a.chip), zeroOffsets: true });
     const said = a.target.refuses?.(program, a.chip) ?? null;
     return said === null ? a.target.native!(program, weightFiles(engine, program), a.chip) : without(said);
   } catch (e) {
@@ -617,10 +621,14 @@ function printNative(a: Aim, engine: string, o: CompileOptions): readonly Source
 /** The graph of a checkpoint on disk, through the passes, as launches with places in memory. */
 export function plan(
   dir: string,
-  options: Limited & Pick<CompileOptions, 'passes' | 'allowPhantomKeys'> & Pick<LoweringOptions, 'objection'>,
+  options: Limited &
+    Pick<CompileOptions, 'passes' | 'allowPhantomKeys'> &
+    Pick<LoweringOptions, 'objection'> &
+    Pick<BuildOptions, 'zeroOffsets'>,
 ): Program {
   const c = openCheckpoint(dir, { allowPhantomKeys: options.allowPhantomKeys });
-  const { graph } = buildModel(c.config, c.tensors, buildOptions(c.config, options));
+  const built = { ...buildOptions(c.config, options), zeroOffsets: options.zeroOffsets === true };
+  const { graph } = buildModel(c.config, c.tensors, built);
   return lower(graph, { verify: g => verify(g), ...(options.objection ? { objection: options.objection } : {}), ...options.passes });
 }
 

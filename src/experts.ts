@@ -19,7 +19,7 @@ import { type Copies, type ExpertLayer, isIdentity, type Placement, type Topolog
 import { noExperts, notLegalOrder } from './placement/problems.js';
 import { orderObjections } from './placement/renumber.js';
 import { indexText, type StagedTensor, staging } from './placement/staging.js';
-import { placed } from './plan/parallel.js';
+import { type ParallelWish, placed } from './plan/parallel.js';
 import { digestOf, parallelAsked } from './plan/saved.js';
 
 const noRanks = (file: string): Problem =>
@@ -90,11 +90,8 @@ function topologyOf(p: Parallel): Topology {
   return { ranks: p.ep, nodes: Number.isInteger(nodes) && nodes >= 1 ? nodes : 1, redundant: p.redundant };
 }
 /** What --parallel says for a checkpoint. */
-export const parallelFor = (c: Checkpoint, text: string): Parallel =>
-  placed(
-    parallelAsked(text, () => digestOf(c.dir, 'config.json', c.files)),
-    null,
-  );
+export const wishFor = (c: Checkpoint, text: string): ParallelWish => parallelAsked(text, () => digestOf(c.dir, 'config.json', c.files));
+export const parallelFor = (c: Checkpoint, text: string): Parallel => placed(wishFor(c, text), null);
 const parts = (experts: number, ranks: number): number => {
   let n = Math.min(experts, ranks);
   while (experts % n) n--;

@@ -9,6 +9,7 @@ import { expertMaps, type PlacementFile } from './experts.js';
 import { usual } from './plan/assumptions.js';
 import { checkParallel } from './plan/legal.js';
 import type { ModelShape } from './plan/model.js';
+import type { ParallelWish } from './plan/parallel.js';
 import { rankBytes } from './plan/shard.js';
 import { describeCheckpoint, shapeOf } from './plan-model.js';
 
@@ -83,6 +84,7 @@ export function launchOf(
   p: Parallel,
   maps: readonly PlacementFile[],
   stages: readonly number[] | null,
+  from: ParallelWish['plan'],
 ): readonly SourceFile[] {
   if (o.uneven && heldAgainst(c, a, o, p).found.length) return [];
   const w = o.launch ?? noLaunchWish;
@@ -92,7 +94,7 @@ export function launchOf(
     {
       name: w.servedName ?? c.config.modelType.replaceAll('_', '-'),
       family: c.config.modelType,
-      contextLength: o.context ?? null,
+      contextLength: o.context ?? (from ? Math.min(from.context, c.config.maxPositions) : null),
       format: a.format.name,
       quantisation: a.resolution.chosen.some(inCodes) ? a.recipe.name : null,
       expertCodes: [...new Set(a.resolution.chosen.flatMap(x => (x.tensor.role === 'expert' ? codesOf(x) : [])))].sort(),
@@ -111,14 +113,24 @@ export function launchOf(
   );
 }
 /** Sentences for the summary: what starts it, and what of it may not be what was meant. */
-export function launchNotes(c: Checkpoint, a: Aim, files: readonly SourceFile[], p: Parallel): readonly string[] {
+export function launchNotes(
+  c: Checkpoint,
+  a: Aim,
+  files: readonly SourceFile[],
+  p: Parallel,
+  from: ParallelWish['plan'],
+): readonly string[] {
   if (files.length === 0) return [`No launch files for ${parallelName(p)}: no engine of this target is started so.`];
-  const usual = a.chip.device?.perNode?.value ?? null;
+  const own = `${a.target.name}:${a.chip.name}`;
+  const perNode = a.chip.device?.perNode?.value ?? null;
   return [
     `launch/ starts it on ${p.nodes === 1 ? 'one node' : `${p.nodes} nodes`} of ${p.devicesPerNode} ${p.devicesPerNode === 1 ? 'device' : 'devices'} (${parallelName(p)}): launch/README.md says how.`,
-    ...(usual !== null && p.devicesPerNode > usual
+    ...(from !== null && from.target !== own
+      ? [`The row is of a plan for ${from.target}, not for ${own}: whether it fits here was not asked.`]
+      : []),
+    ...(perNode !== null && p.devicesPerNode > perNode
       ? [
-          `A usual node of ${a.target.name}:${a.chip.name} has ${usual} devices, and one of these ${p.devicesPerNode}: --parallel …,nodes=${Math.ceil(devicesOf(p) / usual)} says otherwise.`,
+          `A usual node of ${own} has ${perNode} devices, and one of these ${p.devicesPerNode}: --parallel …,nodes=${Math.ceil(devicesOf(p) / perNode)} says otherwise.`,
         ]
       : []),
     ...('experts' in c.config && p.dp > 1 && p.ep === 1

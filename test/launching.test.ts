@@ -1,12 +1,14 @@
 // launch/ of a bundle: written where devices are named, in the manifest, the same from run to run, refused before a byte where it cannot be.
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { Refusal } from '../ir/problem.js';
 import { readManifest } from '../src/bundle/manifest.js';
+import { openCheckpoint } from '../src/checkpoint/shards.js';
 import { type CompileOptions, compile } from '../src/compile.js';
+import { digestOf } from '../src/plan/saved.js';
 
 const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
 const v3 = join(fixtures, 'tiny', 'v3-tiny-bf16');
@@ -106,6 +108,24 @@ describe('launch files of a bundle', () => {
     expect(large).toContain('With ep=1 engines cut each expert by tp times dp, 16 here, and not by tp: ep=16 deals experts whole.');
     expect(await notes('usual', 'dp=8,ep=8')).not.toMatch(/A usual node|With ep=1/);
     expect(await notes('spread', 'tp=2,dp=4,ep=8,nodes=2')).not.toMatch(/A usual node|With ep=1/);
+  });
+  it('take the context of the plan that the row is of, and say where it is of another chip', async () => {
+    const plan = join(work, 'plan.json');
+    const digest = digestOf(v3, 'config.json', openCheckpoint(v3).files);
+    const row = { parallel: { tp: 1, dp: 2, pp: 1, ep: 2, redundant: 0, nodes: 1 } };
+    const said = { format: 'hkgai-plan-1', model: { digest }, target: 'cuda:h200', context: 640, rows: [row] };
+    writeFileSync(plan, JSON.stringify(said));
+    const { manifest } = await make('row', ['cuda:h200', 'ascend:910b3'], { parallel: `${plan}#1` });
+    const at = (f: string): string => readFileSync(join(work, 'row', f), 'utf8');
+    expect(at('cuda-h200/launch/vllm/node-0.sh')).toMatch(/--max-model-len 640\b/);
+    expect(manifest.targets.map(t => t.notes.some(n => /The row is of a plan for cuda:h200, not for ascend:910b3/.test(n)))).toEqual([
+      false,
+      true,
+    ]);
+    await make('row2', ['cuda:h200'], { parallel: `${plan}#1`, context: 320 });
+    expect(readFileSync(join(work, 'row2/cuda-h200/launch/vllm/node-0.sh'), 'utf8')).toMatch(/--max-model-len 320\b/);
+    writeFileSync(plan, JSON.stringify({ ...said, context: '640' }));
+    expect(await refused('x', ['cuda:h200'], { parallel: `${plan}#1` })).toMatch(/HK2707 .*its context is no whole number above 0/);
   });
   it('are refused where they cannot be, before a byte is written', async () => {
     expect(await refused('x', ['cuda'], { launch })).toMatch(/HK2757 .*--served-name, --port, --image, --model-source are of launch files/);

@@ -432,8 +432,8 @@ describe('estimates', () => {
 
 describe('what is asked', () => {
   it('a way as text', () => {
-    expect(parallelOf('ep=16,tp=8,pp=1,dp=2')).toEqual({ tp: 8, dp: 2, pp: 1, ep: 16, redundant: 0, nodes: null });
-    expect(parallelOf('tp=8, nodes=2')).toEqual({ tp: 8, dp: 1, pp: 1, ep: null, redundant: 0, nodes: 2 });
+    expect(parallelOf('ep=16,tp=8,pp=1,dp=2')).toEqual({ tp: 8, dp: 2, pp: 1, ep: 16, redundant: 0, nodes: null, plan: null });
+    expect(parallelOf('tp=8, nodes=2')).toEqual({ tp: 8, dp: 1, pp: 1, ep: null, redundant: 0, nodes: 2, plan: null });
     expect(placed(parallelOf('ep=16,tp=8,dp=2'), 8)).toEqual({ tp: 8, dp: 2, pp: 1, ep: 16, redundant: 0, nodes: 2, devicesPerNode: 8 });
     expect(refusal(() => parallelOf('tp=8,tp=4,ep=x,zp=2,,pp=0'))).toBe(
       [

@@ -11,6 +11,8 @@ export interface ParallelWish {
   readonly ep: number | null;
   readonly redundant: number;
   readonly nodes: number | null;
+  /** The plan that it is a row of: for which target, and for sequences of how many positions; null where numbers were said. */
+  readonly plan: { readonly target: string; readonly context: number } | null;
 }
 const fields = ['tp', 'dp', 'pp', 'ep', 'redundant', 'nodes'] as const;
 type Field = (typeof fields)[number];
@@ -48,7 +50,15 @@ export function parallelOf(text: string): ParallelWish {
     if ((said.get('redundant') ?? 0) > 0 && (ep ?? 1) === 1) found.push('redundant experts need experts that are dealt whole: ep above 1');
   }
   if (found.length) throw new Refusal(found.map(f => parallelText(text, f)));
-  return { tp: of('tp'), dp: of('dp'), pp: of('pp'), ep, redundant: said.get('redundant') ?? 0, nodes: said.get('nodes') ?? null };
+  return {
+    tp: of('tp'),
+    dp: of('dp'),
+    pp: of('pp'),
+    ep,
+    redundant: said.get('redundant') ?? 0,
+    nodes: said.get('nodes') ?? null,
+    plan: null,
+  };
 }
 
 /** The wish on so many devices of a node; nodes follow from the devices where they are not said. Throws a Refusal where they cannot be. */

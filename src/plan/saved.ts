@@ -48,7 +48,13 @@ function savedRow(file: string, row: string, digest: ModelDigest): ParallelWish 
   } catch {
     throw new Refusal([problems.planUnreadable(file, 'it is not JSON')]);
   }
-  const plan = saved as { readonly format?: unknown; readonly model?: { readonly digest?: Partial<ModelDigest> }; readonly rows?: unknown };
+  const plan = saved as {
+    readonly target?: unknown;
+    readonly context?: unknown;
+    readonly format?: unknown;
+    readonly model?: { readonly digest?: Partial<ModelDigest> };
+    readonly rows?: unknown;
+  };
   if (typeof saved !== 'object' || saved === null || plan.format !== 'hkgai-plan-1')
     throw new Refusal([problems.planUnreadable(file, 'its format is not "hkgai-plan-1"')]);
   const rows = plan.rows;
@@ -58,6 +64,10 @@ function savedRow(file: string, row: string, digest: ModelDigest): ParallelWish 
   if (of.config !== digest.config) throw new Refusal([problems.planOfAnother(file, 'its config.json is another')]);
   if (of.headers && digest.headers && of.headers !== digest.headers)
     throw new Refusal([problems.planOfAnother(file, 'its shards have other headers')]);
+  const { target, context } = plan;
+  if (typeof target !== 'string') throw new Refusal([problems.planUnreadable(file, 'it does not say which target it is for')]);
+  if (!Number.isSafeInteger(context) || (context as number) < 1)
+    throw new Refusal([problems.planUnreadable(file, 'its context is no whole number above 0')]);
   const chosen: unknown = /^[1-9]\d*$/.test(row) ? rows[Number(row) - 1] : undefined;
   if (chosen === undefined) throw new Refusal([problems.noSuchRow(file, row, rows.length)]);
   const p = (chosen as { readonly parallel?: Partial<Record<keyof Parallel, unknown>> } | null)?.parallel;
@@ -73,5 +83,6 @@ function savedRow(file: string, row: string, digest: ModelDigest): ParallelWish 
     ep: n('ep'),
     redundant: n('redundant', 0),
     nodes: n('nodes'),
+    plan: { target, context: context as number },
   };
 }
