@@ -33,7 +33,7 @@ struct source_place {
   char kernel[200] = "", function[200] = "", file[512] = "";
   int line = 0;
 };
-EMULATOR_QUIET inline bool own_file(const char *f) { return std::strstr(f, "/emulator/") || std::strstr(f, "/bits/") || std::strstr(f, "/c++/"); }
+EMULATOR_QUIET inline bool own_file(const char *f) { return std::strstr(f, "/emulator/hkgai_") || std::strstr(f, "/emulator/kernel_operator.h") || std::strstr(f, "/emulator/emulated_") || std::strstr(f, "/bits/") || std::strstr(f, "/c++/"); }
 EMULATOR_QUIET inline int first_object(dl_phdr_info *info, size_t, void *to) { *(uintptr_t *)to = info->dlpi_addr; return 1; }
 /** A line without its end, and no more of it than there is room for; false at the end. */
 EMULATOR_QUIET inline bool read_line(char *to, size_t room, FILE *f) {
@@ -181,7 +181,12 @@ EMULATOR_QUIET inline void describe(const void *p, char *to, size_t room) {
   else if (a >= r->begin + r->bytes) std::snprintf(to, room, "%ld bytes after the end of %s of %zu bytes", (long)(a - r->begin - r->bytes), r->name, r->bytes);
   else std::snprintf(to, room, "byte %ld of %s", (long)(a - r->begin), r->name);
 }
-EMULATOR_QUIET inline bool on_device(const void *p, size_t bytes);
+/** Whether all these bytes are one live region's. */
+EMULATOR_QUIET inline bool on_device(const void *p, size_t bytes) {
+  const region *r = region_at(p);
+  const char *a = (const char *)p;
+  return r && !r->freed && a >= r->begin && a + bytes <= r->begin + r->bytes;
+}
 EMULATOR_QUIET inline void on_signal(int, siginfo_t *info, void *context) {
   char what[200];
   bool writes = false;
@@ -242,12 +247,6 @@ EMULATOR_QUIET inline bool device_free(void *p) {
   mprotect(r->map, r->map_bytes, PROT_NONE);
   madvise(r->map, r->map_bytes, MADV_DONTNEED);
   return true;
-}
-/** Whether all these bytes are one live region's. */
-EMULATOR_QUIET inline bool on_device(const void *p, size_t bytes) {
-  const region *r = region_at(p);
-  const char *a = (const char *)p;
-  return r && !r->freed && a >= r->begin && a + bytes <= r->begin + r->bytes;
 }
 /** A copy with either side on the device or the host; a side that is said to be the device's must be, all of it. */
 EMULATOR_QUIET inline void device_copy(void *to, const void *from, size_t bytes, bool to_device, bool from_device) {

@@ -1,0 +1,38 @@
+// The next copy in goes over what the vector unit still reads.
+// Says: the mover in (MTE2) writes byte 0 of the unified buffer before the vector unit, which reads it, was waited for
+void twice(float *out, const float *x) {
+  TPipe pipe;
+  TQue<TPosition::VECIN, 2> in;
+  TQue<TPosition::VECOUT, 2> to;
+  pipe.InitBuffer(in, 2, 256);
+  pipe.InitBuffer(to, 2, 256);
+  const long at = 64 * GetBlockIdx();
+  LocalTensor<float> a = in.AllocTensor<float>();
+  DataCopy(a, global(x, 256)[at], 64);
+  in.EnQue(a);
+  a = in.DeQue<float>();
+  LocalTensor<float> b = to.AllocTensor<float>();
+  Muls(b, a, 2.0f, 64);
+  Adds(b, b, 1.0f, 64);
+#ifdef BROKEN
+  DataCopy(a, global(x, 256), 64); // here
+  in.FreeTensor(a);
+#else
+  in.FreeTensor(a);
+  LocalTensor<float> next = in.AllocTensor<float>();
+  DataCopy(next, global(x, 256), 64);
+  in.EnQue(next);
+  next = in.DeQue<float>();
+  in.FreeTensor(next);
+#endif
+  to.EnQue(b);
+  b = to.DeQue<float>();
+  DataCopy(global(out, 256)[at], b, 64);
+  to.FreeTensor(b);
+}
+void run() {
+  const float *x = upload<float>("x", 256, some);
+  float *out = room<float>("out", 256);
+  CORE(twice, 4, out, x);
+  expect(out, 256, doubled);
+}

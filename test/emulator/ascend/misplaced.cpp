@@ -1,0 +1,33 @@
+// A copy to the third float of a buffer.
+// Says: is given a place that does not begin at 32 bytes but 12 after
+void twice(float *out, const float *x) {
+  TPipe pipe;
+  TQue<TPosition::VECIN, 2> in;
+  TQue<TPosition::VECOUT, 2> to;
+  pipe.InitBuffer(in, 2, 256);
+  pipe.InitBuffer(to, 2, 256);
+  const long at = 64 * GetBlockIdx();
+  LocalTensor<float> a = in.AllocTensor<float>();
+#ifdef BROKEN
+  DataCopy(a[3], global(x, 256)[at], 56); // here
+  DataCopy(a, global(x, 256)[at], 64);
+#else
+  DataCopy(a, global(x, 256)[at], 64);
+#endif
+  in.EnQue(a);
+  a = in.DeQue<float>();
+  LocalTensor<float> b = to.AllocTensor<float>();
+  Muls(b, a, 2.0f, 64);
+  Adds(b, b, 1.0f, 64);
+  in.FreeTensor(a);
+  to.EnQue(b);
+  b = to.DeQue<float>();
+  DataCopy(global(out, 256)[at], b, 64);
+  to.FreeTensor(b);
+}
+void run() {
+  const float *x = upload<float>("x", 256, some);
+  float *out = room<float>("out", 256);
+  CORE(twice, 4, out, x);
+  expect(out, 256, doubled);
+}

@@ -1,0 +1,34 @@
+// Buffers without queues, and a flag that is waited for but the wrong one.
+// Says: the vector unit reads byte 1024 of the unified buffer before the mover in (MTE2), which writes it, was waited for
+void twice(float *out, const float *x) {
+  TPipe pipe;
+  TQue<TPosition::VECIN, 2> in;
+  TQue<TPosition::VECOUT, 2> to;
+  pipe.InitBuffer(in, 2, 256);
+  pipe.InitBuffer(to, 2, 256);
+  const long at = 64 * GetBlockIdx();
+  TBuf<TPosition::VECCALC> own;
+  pipe.InitBuffer(own, 256);
+  LocalTensor<float> a = own.Get<float>();
+  DataCopy(a, global(x, 256)[at], 64);
+#ifdef BROKEN
+  SetFlag<HardEvent::MTE2_S>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE2_S>(EVENT_ID0);
+#else
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);
+#endif
+  LocalTensor<float> b = to.AllocTensor<float>();
+  Muls(b, a, 2.0f, 64); // here
+  Adds(b, b, 1.0f, 64);
+  to.EnQue(b);
+  b = to.DeQue<float>();
+  DataCopy(global(out, 256)[at], b, 64);
+  to.FreeTensor(b);
+}
+void run() {
+  const float *x = upload<float>("x", 256, some);
+  float *out = room<float>("out", 256);
+  CORE(twice, 4, out, x);
+  expect(out, 256, doubled);
+}

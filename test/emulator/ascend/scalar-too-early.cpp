@@ -1,0 +1,34 @@
+// A scalar looks at what a copy brings; the queue has the vector unit wait, not the scalar one.
+// Says: the scalar unit reads byte 0 of the unified buffer before the mover in (MTE2), which writes it, was waited for
+void twice(float *out, const float *x) {
+  TPipe pipe;
+  TQue<TPosition::VECIN, 2> in;
+  TQue<TPosition::VECOUT, 2> to;
+  pipe.InitBuffer(in, 2, 256);
+  pipe.InitBuffer(to, 2, 256);
+  const long at = 64 * GetBlockIdx();
+  LocalTensor<float> a = in.AllocTensor<float>();
+  DataCopy(a, global(x, 256)[at], 64);
+  in.EnQue(a);
+  a = in.DeQue<float>();
+#ifndef BROKEN
+  SetFlag<HardEvent::MTE2_S>(EVENT_ID3);
+  WaitFlag<HardEvent::MTE2_S>(EVENT_ID3);
+#endif
+  const float first = a.GetValue(0); // here
+  if (first > 1e9f) return;
+  LocalTensor<float> b = to.AllocTensor<float>();
+  Muls(b, a, 2.0f, 64);
+  Adds(b, b, 1.0f, 64);
+  in.FreeTensor(a);
+  to.EnQue(b);
+  b = to.DeQue<float>();
+  DataCopy(global(out, 256)[at], b, 64);
+  to.FreeTensor(b);
+}
+void run() {
+  const float *x = upload<float>("x", 256, some);
+  float *out = room<float>("out", 256);
+  CORE(twice, 4, out, x);
+  expect(out, 256, doubled);
+}
