@@ -85,6 +85,40 @@ const emulators = [
 const work = mkdtempSync(join(tmpdir(), 'hkgai-emulators-'));
 afterAll(() => rmSync(work, { recursive: true }));
 
+(gxx ? describe : describe.skip)(gxx ? 'warps, under the emulator' : 'warps: skipped, there is no g++ here', () => {
+  const folders = ['cuda/header', 'simt/header', 'simt/emulator'].map(f => `-I${targets}${f}`);
+  it('multiply, shuffle, vote and copy as plain loops say, watched and under every order', () => {
+    const stem = join(work, 'units');
+    const flags = ['-x', 'c++', '-std=c++17', '-g', '-O1', ...folders, `-I${here}`];
+    execFileSync('g++', [...flags, ...watched, '-c', join(here, 'units/main.cpp'), '-o', `${stem}.o`]);
+    execFileSync('g++', [`${stem}.o`, '-o', stem]);
+    for (const seed of seeds) {
+      const r = spawnSync(stem, { encoding: 'utf8', env: { ...process.env, EMULATED_SEED: String(seed) } });
+      expect([seed, r.status, r.stdout, r.stderr]).toEqual([seed, 0, 'done\n', '']);
+    }
+  }, 300_000);
+  const nvcc = spawnSync('nvcc', ['--version']).status === 0;
+  (nvcc ? it : it.skip)(
+    nvcc ? 'the same products compile for chips' : 'products, by nvcc: skipped, it is not here',
+    () => {
+      for (const arch of ['sm_80', 'sm_89', 'sm_90']) {
+        const args = [
+          '-std=c++17',
+          `-arch=${arch}`,
+          '-cubin',
+          ...folders.slice(0, 2),
+          join(here, 'units/products.cu'),
+          '-o',
+          join(work, 'units.cubin'),
+        ];
+        const r = spawnSync('nvcc', args, { encoding: 'utf8' });
+        expect([arch, r.status, r.stderr]).toEqual([arch, 0, '']);
+      }
+    },
+    300_000,
+  );
+});
+
 for (const e of emulators)
   (gxx ? describe : describe.skip)(gxx ? `${e.name}, under its emulator` : `${e.name}: skipped, there is no g++ here`, () => {
     const stem = join(work, e.includes[0].replace(/\W/g, '_'));

@@ -28,6 +28,11 @@ inline bool watch_ready = false;
 EMULATOR_QUIET inline mark *new_marks(size_t bytes) {
   return (mark *)mmap(nullptr, bytes * sizeof(mark) + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
+EMULATOR_QUIET inline mark *marks_of(const region *r) {
+  mark *&marks = region_marks[r - regions];
+  if (!marks) marks = new_marks(r->bytes);
+  return marks;
+}
 EMULATOR_QUIET inline int find_image(dl_phdr_info *info, size_t, void *) {
   image_begin = (char *)UINTPTR_MAX;
   image_end = nullptr;
@@ -141,12 +146,7 @@ EMULATOR_QUIET inline void watch_access(const void *p, size_t bytes, access_t ho
       describe(a < r->begin || a >= r->begin + r->bytes ? a : r->begin + r->bytes, what, sizeof what);
       fail("%s %s", how == reads ? "reads" : "writes", what);
     }
-    mark *&marks = region_marks[r - regions];
-    if (!marks) {
-      marks = new_marks(r->bytes);
-      // what the host brought is written; what still has its poison is not
-      for (size_t i = 0; i < r->bytes; i++) marks[i].written = ((unsigned char *)r->begin)[i] != ((uintptr_t)(r->begin + i) % 2 ? 0xff : 0xf5);
-    }
+    mark *marks = marks_of(r);
     for (size_t i = 0; i < bytes; i++) check_mark(marks[a - r->begin + (long)i], how, r->name, a - r->begin + (long)i, true);
     return;
   }
@@ -173,15 +173,15 @@ EMULATOR_QUIET inline void watch_async(char *to, const char *from, unsigned byte
 }
 /** Bytes that the host copied are written; called by its copies. */
 EMULATOR_QUIET inline void host_wrote(const void *p, size_t bytes) {
-  region *r = region_at(p);
-  if (!r || !region_marks[r - regions]) return;
-  for (size_t i = 0; i < bytes; i++) region_marks[r - regions][(const char *)p - r->begin + (long)i].written = true;
+  const region *r = region_at(p);
+  if (!r) return;
+  for (size_t i = 0; i < bytes; i++) marks_of(r)[(const char *)p - r->begin + (long)i].written = true;
 }
 /** The first of these bytes that nobody wrote; -1 where all are. */
 EMULATOR_QUIET inline long watch_unwritten(const void *p, size_t bytes) {
   const region *r = region_at(p);
-  const mark *marks = r ? region_marks[r - regions] : nullptr;
-  if (!marks) return -1;
+  if (!r) return -1;
+  const mark *marks = marks_of(r);
   for (size_t i = 0; i < bytes; i++)
     if (!marks[(const char *)p - r->begin + (long)i].written) return (long)i;
   return -1;
