@@ -4,11 +4,36 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { buildEmulated } from '../src/build.js';
+import { writeText } from '../src/bundle/directory.js';
+import { openCheckpoint } from '../src/checkpoint/shards.js';
+import { buildOptions, compile, plan, weightFiles } from '../src/compile.js';
+import { openReference, type Session } from '../src/session.js';
+import { ascend } from '../targets/ascend/index.js';
+import { compareGolden, emulated, type Figures, keepFigures, openEmulated, tiny } from './emulated-golden.js';
+import { fixtures, recorded, tinyCases, worst } from './golden-cases.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const work = mkdtempSync(join(tmpdir(), 'hkgai-ascend-'));
-afterAll(() => rmSync(work, { recursive: true, force: true }));
+const cacheBefore = process.env.HKGAI_CACHE;
+beforeAll(() => {
+  process.env.HKGAI_CACHE = join(work, 'cache');
+});
+const figures: Figures[] = [];
+afterAll(() => {
+  if (cacheBefore === undefined) delete process.env.HKGAI_CACHE;
+  else process.env.HKGAI_CACHE = cacheBefore;
+  keepFigures('ascend', figures);
+  rmSync(work, { recursive: true, force: true });
+});
+const open: Session[] = [];
+afterEach(async () => {
+  for (const s of open.splice(0)) await s.close();
+});
+const limit = 2e-4;
+const limits = { state: 'f32', mtp: 'keep', context: 224, sequences: 3, chunk: 96 } as const;
+const chipOf = (name: string) => ascend.chips.find(c => c.name === name)!;
 const gxx = spawnSync('g++', ['--version']).status === 0;
 
 (gxx ? describe : describe.skip)(gxx ? 'the emulated device' : 'the emulated device: skipped, there is no g++ here', () => {
@@ -63,3 +88,72 @@ const gxx = spawnSync('g++', ['--version']).status === 0;
       expect([ran.status, ran.stderr]).toEqual([2, expect.stringContaining(sentence)]);
     });
 });
+
+/** The largest difference from the reference on the same directory: a prompt in two pieces, then single steps. */
+async function fromReference(session: Session, engine: string, ids: readonly number[]): Promise<number> {
+  const options = { ...buildOptions(openCheckpoint(engine).config, limits), zeroOffsets: true };
+  const reference = await openReference(engine, options);
+  open.push(reference);
+  let most = 0;
+  for (let from = 0, n = 0; from < ids.length && n < 5; n++) {
+    const to = Math.min(ids.length, from + (n === 0 ? 9 : n === 1 ? 12 : 1));
+    const range = Array.from({ length: to - from }, (_, i) => from + i);
+    const step = { ids: ids.slice(from, to), positions: range, sequences: range.map(() => 1) };
+    most = Math.max(most, worst((await session.step(step)).logits, (await reference.step(step)).logits));
+    from = to;
+  }
+  return most;
+}
+/** A program for a chip from any directory of weights, built for the emulated device. */
+async function printed(engine: string, out: string, chip = '910b'): Promise<{ readonly program: string; readonly engine: string }> {
+  const program = plan(engine, { ...limits, allowPhantomKeys: false, objection: k => ascend.objection(k, chipOf(chip)) });
+  for (const f of ascend.native!(program, weightFiles(engine, program), chipOf(chip)))
+    writeText(out, f.path, f.text, f.executable === true);
+  return { program: (await buildEmulated(out, ascend.emulator!())).program, engine };
+}
+
+(gxx ? describe : describe.skip)(
+  gxx ? 'programs on the emulated device' : 'programs on the emulated device: skipped, there is no g++ here',
+  () => {
+    const coded = tinyCases.filter(name => /fp8/.test(name));
+    for (const name of tinyCases.filter(n => !coded.includes(n)))
+      it(`${name}: a prompt whole and in pieces, single steps, from the weights as they are`, async () => {
+        const session = await openEmulated(await emulated(tiny(name), 'ascend', join(work, name)));
+        open.push(session);
+        const got = await compareGolden(session, tiny(name), name);
+        figures.push(got);
+        expect(Math.max(got.prompt, got.pieces, got.decode, got.mtp ?? 0)).toBeLessThanOrEqual(limit);
+      });
+    for (const [name, quantise] of [
+      ...coded.map(n => [n, 'w8a8'] as const),
+      ['v3-tiny-fp8', 'bf16'] as const,
+      ['qwen2-distill-tiny', 'w8a8'] as const,
+      ['v32-tiny', 'w8a8'] as const,
+    ])
+      it(`${name}: ${quantise} as vLLM reads it, against the reference on the same directory`, async () => {
+        const built = await emulated(tiny(name), 'ascend', join(work, `${name}-${quantise}`), { quantise });
+        const session = await openEmulated(built);
+        open.push(session);
+        const ids = [...recorded(join(tiny(name), 'golden.safetensors')).get('seq0.input_ids')!.data];
+        expect(await fromReference(session, built.engine, ids)).toBeLessThanOrEqual(limit);
+      });
+    it('llama-distill-tiny: int8 with a scale a row in f32, against the golden logits of those codes', async () => {
+      const name = 'llama-distill-tiny';
+      const out = join(work, 'int8');
+      await compile(
+        tiny(name),
+        {
+          ...{ out, targets: ['cpu'], quantise: join(fixtures, 'recipes/all-int8.json'), weights: 'auto', ...limits },
+          ...{ force: false, allowPhantomKeys: false, version: 'test', noCache: true },
+        },
+        { step: () => undefined, at: () => undefined },
+      );
+      const session = await openEmulated(await printed(join(out, 'cpu/engine'), join(work, 'int8-native')));
+      open.push(session);
+      const golden = recorded(join(tiny(name), 'golden.safetensors'));
+      const ids = [...golden.get('seq0.input_ids')!.data];
+      const got = await session.step({ ids, positions: ids.map((_, i) => i), sequences: ids.map(() => 0) });
+      expect(worst(got.logits, golden.get('seq0.logits.int8_pc')!.data)).toBeLessThanOrEqual(limit);
+    });
+  },
+);
