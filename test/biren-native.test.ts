@@ -1,11 +1,23 @@
 // Whole programs for Biren br1xx: under the emulated runtime against the golden logits.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { compile } from '../src/compile.js';
 import type { Session } from '../src/session.js';
-import { compareGolden, emulated, type Figures, keepFigures, openEmulated, openPlain, tiny } from './emulated-golden.js';
+import { targets } from '../targets/index.js';
+import {
+  compareGolden,
+  emulated,
+  type Figures,
+  keepFigures,
+  openEmulated,
+  openPlain,
+  tiny,
+  withFault,
+  wordsOf,
+} from './emulated-golden.js';
 import { tinyCases } from './golden-cases.js';
 
 const work = mkdtempSync(join(tmpdir(), 'hkgai-biren-native-'));
@@ -56,3 +68,179 @@ const gxx = spawnSync('g++', ['--version']).status === 0;
       });
   },
 );
+
+// Biren's programming guide and runtime API guide (BIRENSUPA, br1xx), read in the snapshots that docs/native.md names: what a program may say
+const documented = [
+  'suDeviceProp',
+  'suError_t',
+  'suFree',
+  'suGetDeviceCount',
+  'suGetDeviceProperties',
+  'suGetErrorString',
+  'suGetLastError',
+  'suLaunchKernel',
+  'suMallocDevice',
+  'suMemcpyAsync',
+  'suMemcpyDeviceToHost',
+  'suMemcpyHostToDevice',
+  'suMemsetAsync',
+  'suSetDevice',
+  'suStreamCreate',
+  'suStreamDestroy',
+  'suStreamSynchronize',
+  'suStream_t',
+  'suSuccess',
+  'SUPA', // in comments
+  'SUPA_SDK', // of build.sh
+];
+const attributes = ['__device__', '__global__', '__shared__', '__syncthreads', '__SUPA__', '__cplusplus', '__VA_ARGS__'];
+(gxx ? describe : describe.skip)('the sources of a program', () => {
+  let built: Awaited<ReturnType<typeof emulated>>;
+  beforeAll(async () => {
+    built = await emulated(tiny('llama-distill-tiny'), 'biren', join(work, 'faults'), { quantise: 'bf16' });
+  });
+  it('say nothing but what is documented', () => {
+    expect(wordsOf(built.native, /\b(?:su|SU)[A-Z]\w*/g).filter(w => !documented.includes(w))).toEqual([]);
+    expect(wordsOf(built.native, /\b__[A-Za-z]\w*/g).filter(w => !attributes.includes(w))).toEqual([]);
+    expect(wordsOf(built.native, /\bsu[A-Z]\w*/g)).toContain('suLaunchKernel');
+  });
+  it('have no double on the device', () => {
+    for (const f of ['kernels.su', 'hkgai_simt.h', 'hkgai_tile.suh'])
+      expect(readFileSync(join(built.native, f), 'utf8')).not.toMatch(/\bdouble\b/);
+  });
+  const broken = (name: string, file: string, from: string, instead: string) =>
+    withFault(built.native, built.engine, 'biren', join(work, `fault-${name}`), file, from, instead);
+  it('are told by the emulator that the host reads the memory of the device', async () => {
+    const got = await broken(
+      'host',
+      'hkgai_runtime.c',
+      'if (logits) hk_device_download(',
+      'if (logits) memcpy(logits, m->arena + hk_logits_at, bytes);\n  if (logits) hk_device_download(',
+    );
+    expect([got.status, got.said]).toEqual([
+      2,
+      expect.stringMatching(/^emulator: the host.* touches device memory, byte \d+ of allocation \d+: copy it first\n$/),
+    ]);
+  });
+  it('are not built where an argument is passed as another type', async () => {
+    const header = readFileSync(join(built.native, 'kernels.h'), 'utf8');
+    const struct = /struct \w+_arguments \{[^}]*long rows;[^}]*\}/.exec(header)![0];
+    const got = await broken('types', 'kernels.h', struct, struct.replace('long rows;', 'int rows;'));
+    expect(got.said).toContain("a launch passes every argument as exactly the type of the kernel's parameter");
+  });
+  it('are told that an address is none of the device', async () => {
+    const got = await broken('address', 'hkgai_runtime.c', 'm->positions = m->next_ids + hk_info.chunk;', 'm->positions = m->rows;');
+    expect([got.status, got.said]).toEqual([
+      2,
+      expect.stringMatching(/argument \d+ of \w+ is 0x[0-9a-f]+, which is no live address of the device's memory/),
+    ]);
+  });
+  it('do not compile where the kind stands before the stream', async () => {
+    const got = await broken(
+      'order',
+      'hkgai_device.su',
+      'bytes, d->stream, suMemcpyDeviceToHost',
+      'bytes, suMemcpyDeviceToHost, d->stream',
+    );
+    expect(got.said).toContain('suMemcpyKind');
+  });
+});
+it('a program whose weights the chip has no unit for is not printed, and the notes say why', async () => {
+  const out = join(work, 'refused');
+  const aim = targets.biren!.chips.find(c => c.name === 'br1xx')!;
+  const { manifest } = await compile(
+    tiny('llama-distill-tiny'),
+    {
+      ...{ out, targets: ['biren'], quantise: 'none', state: 'f32', mtp: 'keep', weights: 'auto', context: 224, sequences: 3, chunk: 96 },
+      ...{ force: false, allowPhantomKeys: false, version: 'test', noCache: true },
+    },
+    { step: () => undefined, at: () => undefined },
+  );
+  expect(manifest.targets[0]!.notes.filter(n => n.startsWith('No native'))).toEqual([]);
+  const kernel = {
+    name: 'k',
+    params: [
+      {
+        name: 'w',
+        access: 'read' as const,
+        shape: [8, 128],
+        storage: { kind: 'scaled' as const, element: 'f8e4m3' as const, block: [1, 128] as const, scale: 'f32' as const },
+      },
+    ],
+    sizes: [],
+    grid: [],
+    body: [],
+  };
+  const launch = { variants: [{ upTo: null, kernel, args: [], sizes: [] }] };
+  expect(targets.biren!.refuses!({ launches: [launch] } as never, aim)).toBe(
+    'k reads w as f8e4m3[1x128]f32, and br1xx has no unit for it: --quantise bf16 or int8.',
+  );
+});
+
+/** Stands in for brcc: knows the options of its guide and no others, and builds with g++ and the emulator's supa.h what brcc would. */
+const standIn = (log: string, emulator: string): string => `#!/bin/sh
+echo "$*" >> '${log}'
+link= compile= out= source= arch= path= library=
+for a in "$@"; do
+  case "$a" in
+    --supa-link) link=1 ;;
+    -c) compile=1 ;;
+    -std=c++17|-O2|-fPIC|-I*|-L*|-Wl,-rpath,*|-lm|-o) ;;
+    --supa-gpu-arch=br100) arch=1 ;;
+    --supa-path=*/supa) path=1 ;;
+    -lsupa-runtime) library=1 ;;
+    *.su) source=$a ;;
+    *.o|*/model) out=$a ;;
+    *) echo "brcc: unknown argument: $a" >&2; exit 1 ;;
+  esac
+done
+[ -n "$arch" ] && [ -n "$path" ] || { echo "brcc: which device, and where is its library?" >&2; exit 1; }
+if [ -n "$link" ]; then
+  [ -n "$library" ] || { echo "brcc: no runtime" >&2; exit 1; }
+  objects=
+  for a in "$@"; do case "$a" in *.o) objects="$objects $a" ;; esac; done
+  exec g++ $objects -rdynamic -ldl -lm -o "$out"
+fi
+[ -n "$compile" ] && [ -n "$source" ] || { echo "brcc: nothing to compile" >&2; exit 1; }
+exec g++ -std=c++17 -O1 -I. -I'${emulator}/biren/emulator' -I'${emulator}/simt/emulator' -x c++ -c "$source" -o "$out"
+`;
+(gxx ? it : it.skip)('build.sh calls brcc as its guide says, and what is built runs: 256 threads a block', async () => {
+  const built = await emulated(tiny('llama-distill-tiny'), 'biren', join(work, 'brcc'), { quantise: 'bf16' });
+  const place = join(work, 'site');
+  const sdk = join(place, 'sdk');
+  cpSync(built.native, join(place, 'native'), { recursive: true });
+  for (const f of targets.biren!.emulator!()) {
+    mkdirSync(join(place, 'emulator', f.path, '..'), { recursive: true });
+    writeFileSync(join(place, 'emulator', f.path), f.text);
+  }
+  mkdirSync(join(sdk, 'brcc/bin'), { recursive: true });
+  writeFileSync(join(sdk, 'brcc/bin/brcc'), standIn(join(place, 'log'), join(place, 'emulator')));
+  chmodSync(join(sdk, 'brcc/bin/brcc'), 0o755);
+  const ran = spawnSync('sh', [join(place, 'native/build.sh')], { encoding: 'utf8', env: { ...process.env, SUPA_SDK: sdk } });
+  expect([ran.status, ran.stderr]).toEqual([0, '']);
+  const log = readFileSync(join(place, 'log'), 'utf8')
+    .replaceAll(sdk, 'SDK')
+    .replace(/\S+\/build\.\d+\//g, '')
+    .trim()
+    .split('\n');
+  const common = '-std=c++17 -O2 -fPIC --supa-gpu-arch=br100 --supa-path=SDK/supa -ISDK/supa/include -I. -c';
+  expect(log).toEqual([
+    `${common} kernels.su -o kernels.o`,
+    `${common} hkgai_device.su -o hkgai_device.o`,
+    '--supa-link --supa-gpu-arch=br100 --supa-path=SDK/supa kernels.o hkgai_device.o model.o weights.o hkgai_runtime.o main.o -LSDK/supa/lib -lsupa-runtime -Wl,-rpath,SDK/supa/lib -lm -o model',
+  ]);
+  const said = (program: string): string =>
+    spawnSync(program, ['--weights', built.engine, '--tokens', '1,5,9', '-n', '3'], { encoding: 'utf8' }).stdout.replace(/done.*/s, '');
+  expect(said(join(place, 'native/model'))).toMatch(/^(\d+\n){3}$/);
+  expect(said(join(place, 'native/model'))).toBe(said(built.program));
+});
+it('build.sh says what is missing', () => {
+  const ran = spawnSync('sh', [new URL('../targets/biren/runtime/build.sh', import.meta.url).pathname], {
+    encoding: 'utf8',
+    env: { PATH: '/usr/bin:/bin', SUPA_SDK: '/nowhere' },
+  });
+  expect([ran.status, ran.stderr]).toEqual([
+    8,
+    "build.sh: brcc was not found; install Biren's SDK and name it in SUPA_SDK, or the compiler in BRCC\n",
+  ]);
+});

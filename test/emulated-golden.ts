@@ -1,6 +1,7 @@
 // Whole programs for a device, run under its emulator against the golden logits: what cuda-native and biren-native tests share. Each gives a row of
 // figures, so that a table of them can be written (UPDATE=1 writes test/golden/emulated/TARGET.json).
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { f32 } from '../ir/storage.js';
@@ -118,3 +119,36 @@ export function keepFigures(target: string, all: readonly Figures[]): void {
 export const keptFigures = (target: string): readonly Figures[] =>
   JSON.parse(readFileSync(join(table, `${target}.json`), 'utf8')) as readonly Figures[];
 export const tiny = (name: string): string => join(fixtures, 'tiny', name);
+
+/** Words of a vendor in the sources of a program, each once: what stands in strings and comments too. */
+export function wordsOf(native: string, shape: RegExp): readonly string[] {
+  const found = new Set<string>();
+  for (const f of readdirSync(native)) for (const m of readFileSync(join(native, f), 'utf8').matchAll(shape)) found.add(m[0]);
+  return [...found].sort();
+}
+/** A copy of a program's sources in which one thing was changed, built with the emulator; what building or running it says. */
+export async function withFault(
+  native: string,
+  engine: string,
+  target: string,
+  to: string,
+  file: string,
+  from: string,
+  instead: string,
+): Promise<{ readonly status: number | null; readonly said: string; readonly ids: string }> {
+  cpSync(native, to, { recursive: true });
+  const before = readFileSync(join(to, file), 'utf8');
+  if (before.split(from).length !== 2) throw new Error(`${file} has not exactly one ${from}`);
+  writeFileSync(
+    join(to, file),
+    before.replace(from, () => instead),
+  );
+  let program: string;
+  try {
+    ({ program } = await buildEmulated(to, targets[target]!.emulator!()));
+  } catch (e) {
+    return { status: null, said: (e as Error).message, ids: '' };
+  }
+  const ran = spawnSync(program, ['--weights', engine, '--tokens', '1,2,3', '-n', '2'], { encoding: 'utf8' });
+  return { status: ran.status, said: ran.stderr, ids: ran.stdout };
+}
