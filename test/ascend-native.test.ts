@@ -1,6 +1,6 @@
 // Programs for Ascend chips, built for an emulated device and run: the vendor's interface as the emulator holds it, and whole models against recorded logits.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -137,6 +137,28 @@ async function printed(engine: string, out: string, chip = '910b'): Promise<{ re
         const ids = [...recorded(join(tiny(name), 'golden.safetensors')).get('seq0.input_ids')!.data];
         expect(await fromReference(session, built.engine, ids)).toBeLessThanOrEqual(limit);
       });
+    it('starts only on the chip it was made for, with memory enough and the files it was made for', async () => {
+      const name = 'llama-distill-tiny';
+      const built = await printed(tiny(name), join(work, 'starts'));
+      const start = (engine: string, more: Readonly<Record<string, string>>) =>
+        spawnSync(built.program, ['--tokens', '1,2,3', '-n', '2', '--weights', engine], {
+          encoding: 'utf8',
+          env: { ...process.env, ...more },
+        });
+      const whole = start(built.engine, {});
+      expect([whole.status, whole.stderr, whole.stdout.trim().split('\n').length]).toEqual([0, '', 3]);
+      for (const cores of ['1', '5', '40'])
+        expect(start(built.engine, { EMULATED_CORES: cores }).stdout.split('\n').slice(0, 2)).toEqual(whole.stdout.split('\n').slice(0, 2));
+      for (const [engine, more, sentence] of [
+        [built.engine, { EMULATED_SOC: 'Ascend310P3' }, 'this program was compiled for Ascend910B, and the device is Ascend310P3'],
+        [built.engine, { EMULATED_MEMORY: '100000' }, 'weights, caches and activations could not be had'],
+        [built.engine, { HKGAI_DEVICE: '3' }, 'aclrtSetDevice: error 107001'],
+        [tiny('qwen2-distill-tiny'), {}, 'but this program was compiled for a file of'],
+      ] as const) {
+        const ran = start(engine, more);
+        expect([ran.status, ran.stderr]).toEqual([3, expect.stringContaining(sentence)]);
+      }
+    });
     it('llama-distill-tiny: int8 with a scale a row in f32, against the golden logits of those codes', async () => {
       const name = 'llama-distill-tiny';
       const out = join(work, 'int8');
@@ -157,3 +179,91 @@ async function printed(engine: string, out: string, chip = '910b'): Promise<{ re
     });
   },
 );
+
+const cmake = gxx && spawnSync('cmake', ['--version']).status === 0;
+(cmake ? describe : describe.skip)(
+  cmake ? 'build.sh, with a stand-in for CANN' : 'build.sh, with a stand-in for CANN: skipped, there is no cmake or g++ here',
+  () => {
+    const cann = join(work, 'cann');
+    const native = join(work, 'built');
+    const name = 'llama-distill-tiny';
+    const build = (args: readonly string[], env: Readonly<Record<string, string>> = { ASCEND_HOME_PATH: cann }) => {
+      const { ASCEND_HOME_PATH: _, ...rest } = process.env;
+      return spawnSync('sh', [join(native, 'build.sh'), ...args], { encoding: 'utf8', env: { ...rest, ...env } });
+    };
+    beforeAll(() => {
+      const emulator = join(root, 'targets/ascend/emulator');
+      for (const d of ['tools/tikcpp/ascendc_kernel_cmake', 'lib64']) mkdirSync(join(cann, d), { recursive: true });
+      symlinkSync(emulator, join(cann, 'include'));
+      copyFileSync(join(root, 'test/ascend-native/cann/ascendc.cmake'), join(cann, 'tools/tikcpp/ascendc_kernel_cmake/ascendc.cmake'));
+      const library = ['-shared', '-fPIC', join(emulator, 'acl_emulator.cpp'), '-o', join(cann, 'lib64/libascendcl.so')];
+      expect(spawnSync('g++', ['-std=c++17', '-O1', `-I${emulator}`, ...library], { encoding: 'utf8' }).stderr).toBe('');
+      const chip = chipOf('910b');
+      const program = plan(tiny(name), { ...limits, allowPhantomKeys: false, objection: k => ascend.objection(k, chip) });
+      for (const f of ascend.native!(program, weightFiles(tiny(name), program), chip))
+        writeText(native, f.path, f.text, f.executable === true);
+    });
+    it('says what is missing before it starts', () => {
+      for (const [args, env, code, sentence] of [
+        [[], { ASCEND_HOME_PATH: cann }, 2, 'say which chip: --soc NAME'],
+        [['--fast'], { ASCEND_HOME_PATH: cann }, 2, '--fast is no option'],
+        [['--soc', 'Ascend910B2'], {}, 8, 'ASCEND_HOME_PATH is not set'],
+      ] as const) {
+        const ran = build(args, env);
+        expect([ran.status, ran.stderr]).toEqual([code, expect.stringContaining(sentence)]);
+      }
+    });
+    it('refuses a toolkit that is not whole, and a chip that the tools do not know', () => {
+      const hollow = build(['--soc', 'Ascend910B2'], { ASCEND_HOME_PATH: join(work, 'nothing'), HKGAI_WORK: join(work, 'hollow') });
+      expect([hollow.status === 0, hollow.stderr.replace(/\s+/g, ' ')]).toEqual([
+        false,
+        expect.stringContaining('the CANN toolkit is not whole'),
+      ]);
+      const other = build(['--soc', 'Ascend310P3'], { ASCEND_HOME_PATH: cann, HKGAI_WORK: join(work, 'other') });
+      expect([other.status === 0, other.stderr]).toEqual([false, expect.stringContaining('Ascend310P3 is no chip')]);
+    });
+    it('builds by cmake, launches by the generated functions, and gives the golden logits', async () => {
+      const built = build(['--soc', 'Ascend910B2']);
+      expect([built.status, built.stderr]).toEqual([0, '']);
+      expect(built.stdout).toContain('stand-in: soc Ascend910B2');
+      const before = process.env.LD_LIBRARY_PATH;
+      process.env.LD_LIBRARY_PATH = join(cann, 'lib64');
+      try {
+        const session = await openEmulated({ program: join(native, 'model'), engine: tiny(name) });
+        open.push(session);
+        const got = await compareGolden(session, tiny(name), name);
+        expect(Math.max(got.prompt, got.pieces, got.decode)).toBeLessThanOrEqual(limit);
+      } finally {
+        if (before === undefined) delete process.env.LD_LIBRARY_PATH;
+        else process.env.LD_LIBRARY_PATH = before;
+      }
+    });
+  },
+);
+
+describe('what a chip cannot run is refused with a sentence', () => {
+  const planned = (name: string, chip: string) =>
+    plan(tiny(name), { ...limits, allowPhantomKeys: false, objection: k => ascend.objection(k, chipOf(chip)) });
+  it('FP8 and FP4 on chips without a unit for them; BF16 on the 310P; nothing where all is well', () => {
+    expect(ascend.refuses!(planned('v3-tiny-fp8', '910b'), chipOf('910b'))).toMatch(
+      /is in FP8, and 910b has no unit for it: --quantise w8a8 makes int8 of it$/,
+    );
+    expect(ascend.refuses!(planned('v4-tiny-fp8fp4', '910c'), chipOf('910c'))).toMatch(/has no unit for it/);
+    expect(ascend.refuses!(planned('llama-distill-tiny', '310p'), chipOf('310p'))).toBe(
+      '310p has no BF16, in which these checkpoints are stored',
+    );
+    expect(ascend.refuses!(planned('llama-distill-tiny', '910b'), chipOf('910b'))).toBeNull();
+  });
+  it('a kernel that does not fit the unified buffer', () => {
+    const small = { ...chipOf('910b'), tileBytes: { value: 4096, source: 'this test' } };
+    const said = planned('llama-distill-tiny', '910b').launches.flatMap(l =>
+      l.variants.flatMap(v => (v.kernel ? [ascend.objection(v.kernel, small)] : [])),
+    );
+    expect(said.filter(x => x !== null && /needs \d+ bytes of the unified buffer; 910b has 4096$/.test(x)).length).toBeGreaterThan(0);
+    expect(
+      planned('llama-distill-tiny', '910b')
+        .launches.flatMap(l => l.variants.flatMap(v => (v.kernel ? [ascend.objection(v.kernel, chipOf('910b'))] : [])))
+        .every(x => x === null),
+    ).toBe(true);
+  });
+});
