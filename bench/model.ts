@@ -49,6 +49,8 @@ export function writeModel(dir: string, config: Readonly<Record<string, unknown>
   const pools: Readonly<Record<string, Uint8Array>> = {
     BF16: new Uint8Array(values.buffer),
     F8_E4M3: toFp8(values),
+    // experts by token
+    I64: new Uint8Array(BigInt64Array.from({ length: 1 << 16 }, (_, i) => BigInt(i % Number(config.n_routed_experts ?? 1))).buffer),
     F32: new Uint8Array(Float32Array.from({ length: 1 << 16 }, (_, i) => (1 + ((i * 2654435761) % 1024) / 1024) * 2 ** -12).buffer),
   };
   const ones = new Uint8Array(new Uint16Array(1 << 16).fill(0x3f80).buffer);

@@ -40,7 +40,7 @@ export function orderObjections(list: readonly Pick<Pass, 'name' | 'after'>[]): 
 const broken = orderObjections(passes);
 if (broken.length > 0) throw new Error(broken.join('\n'));
 
-export interface PassOptions {
+export interface PassOptions extends Pick<LoweringOptions, 'unfused'> {
   /** Which graphs `onDump` is given: after every pass, after those that changed something, or after the one named. */
   readonly dump?: 'all' | 'changed' | (string & {});
   /** Called with the graph after a pass; `changed` false where the pass gave back the same graph. */
