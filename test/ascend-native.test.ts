@@ -254,6 +254,19 @@ describe('what a chip cannot run is refused with a sentence', () => {
     );
     expect(ascend.refuses!(planned('llama-distill-tiny', '910b'), chipOf('910b'))).toBeNull();
   });
+  it('int4 in pairs of rows: engine/ stands by itself, and the note says why', async () => {
+    const { manifest } = await compile(
+      tiny('v3-tiny-bf16'),
+      {
+        ...{ out: join(work, 'w4a8'), targets: ['ascend'], quantise: 'w4a8', weights: 'auto', ...limits },
+        ...{ force: false, allowPhantomKeys: false, version: 'test', noCache: true },
+      },
+      { step: () => undefined, at: () => undefined },
+    );
+    expect(manifest.targets[0]!.notes.join(' ')).toMatch(
+      /No native program for ascend:910b: .* is int4 in pairs of rows, which engines read and programs do not/,
+    );
+  });
   it('a kernel that does not fit the unified buffer', () => {
     const small = { ...chipOf('910b'), tileBytes: { value: 4096, source: 'this test' } };
     const said = planned('llama-distill-tiny', '910b').launches.flatMap(l =>

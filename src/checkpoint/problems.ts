@@ -270,6 +270,12 @@ export const scaleMissing = (
     why: 'Codes without scales are not weights.',
     next: 'Fetch the shard that holds the scales.',
   });
+export const rowPairs = (tensor: string, place: { file: string; bytes: readonly [number, number] }): Problem =>
+  problem('HK4330', `${tensor} is int4 in pairs of rows, which engines read and programs do not`, {
+    places: tensorPlaces(place, null),
+    why: 'W4A8_DYNAMIC packs two rows into one, with sums of the codes in scale_bias, for the kernels of CANN.',
+    next: 'For a program of its own take w8a8, or int4 in groups along a row.',
+  });
 export const scaleStray = (
   scale: string,
   tensor: string,

@@ -138,6 +138,10 @@ export class Weights {
     }
     const half = t.dtype === 'I8' && scale?.dtype === 'F8_E8M0';
     const stored = half || (t.dtype === 'I8' && !scale && release === 'fp4') ? [rows, columns / 2] : shape;
+    if (t.dtype === 'I8' && same(t.shape, [rows / 2, columns]) && this.#tensors?.has(`${base}.scale_bias`)) {
+      this.found.push(problems.rowPairs(t.name, t));
+      return null;
+    }
     if (!same(t.shape, stored)) return wrongShape(stored);
     if (!scale) {
       this.found.push(problems.scaleMissing(t.name, scaleName, t.dtype, t));
