@@ -17,6 +17,7 @@ INLINE int tile_kept(const float *x) {
 
 #include "hkgai_digits.h"
 #include "hkgai_panel.h"
+#include "hkgai_bytes.h"
 
 /** Dot products of MB rows x with NB rows of a view, k columns from column c on; to[m * pitch + n] is added to. */
 INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch, const float *const *x, const tile_view *v, const long *row, long c, long k) {
@@ -197,6 +198,11 @@ INLINE void tile_contract(int kind, int scale, float *into, long m, long n, long
     if (done < k) tile_few(kind, scale, into, n, x, count, b, rows, n, b->col + done, k - done);
     return;
   }
+#if TILE_DIGITS
+  const long group = tile_byte_groups(kind, scale, b);
+  for (long i = 0; group && i < count; i += TILE_PANEL_MOST) tile_by_bytes(kind, scale, into + i * n, x + i, tile_min(TILE_PANEL_MOST, count - i), b, rows, n, k, group);
+  if (group) return;
+#endif
   for (long i = 0; i < count; i += TILE_PANEL_MOST) tile_by_panels(kind, scale, into + i * n, x + i, tile_min(TILE_PANEL_MOST, count - i), b, rows, n, k);
 }
 
