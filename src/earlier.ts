@@ -32,6 +32,28 @@ interface Wanted {
   readonly key: string;
   readonly ranges: readonly number[];
 }
+type CacheRecord = ReturnType<Cache['pieces']>;
+/** Pieces that are remembered: a file by ranks of experts draws on every source file, and each leads to the same few records. */
+const mostRemembered = 150_000;
+const remembered = new WeakMap<Cache, Map<string, { readonly made: CacheRecord; readonly pieces: number }>>();
+/** What a cache has of a file, read once; those that were not asked for the longest are forgotten first. */
+function recordOf(cache: Cache, content: string): CacheRecord {
+  const records = remembered.get(cache) ?? new Map<string, { readonly made: CacheRecord; readonly pieces: number }>();
+  remembered.set(cache, records);
+  const there = records.get(content);
+  const made = there ? there.made : cache.pieces(content);
+  records.delete(content);
+  records.set(content, there ?? { made, pieces: made?.pieces.length ?? 1 });
+  if (there) return made;
+  let all = 0;
+  for (const r of records.values()) all += r.pieces;
+  for (const [oldest, r] of records) {
+    if (all <= mostRemembered || oldest === content) break;
+    all -= r.pieces;
+    records.delete(oldest);
+  }
+  return made;
+}
 /** The file with what of it was made before. */
 export function withEarlier(f: FileWork, k: Knowledge): FileWork {
   const { steps } = f;
@@ -71,7 +93,7 @@ export function withEarlier(f: FileWork, k: Knowledge): FileWork {
       if (left.length === 0) break;
       const short = new Set(lead.keys.match(new RegExp(`.{${leadLength}}`, 'g')));
       if (!left.some(w => short.has(w.key.slice(0, leadLength)))) continue;
-      const made = k.cache.pieces(lead.content);
+      const made = recordOf(k.cache, lead.content);
       if (!made) continue;
       const of = Array.isArray(made.result.steps) ? (made.result.steps as readonly Partial<StepResult>[]) : [];
       const pieces = new Map(made.pieces.map(p => [p.key, p]));
