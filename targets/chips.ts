@@ -1,10 +1,16 @@
 // Chips as data: one JSON file a chip, `chips/NAME.json` beside its target, read here and held against chips.schema.json by test/chips.test.ts.
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import type { Chip } from './target.js';
 
-/** The chips of a target, in the order that it names them: the first is what `-t TARGET` alone means. `here` is the target's import.meta.url. */
-export const chipsOf = (here: string, names: readonly string[]): readonly Chip[] =>
-  names.map(n => JSON.parse(readFileSync(new URL(`chips/${n}.json`, here), 'utf8')) as Chip);
+/**
+ * The chips of a target: every file of `chips/` beside it, so that a chip is added by its file alone. `first` come in that order, the very first being
+ * what `-t TARGET` alone means; the others follow by name. `here` is the target's import.meta.url.
+ */
+export function chipsOf(here: string, first: readonly string[]): readonly Chip[] {
+  const files = readdirSync(new URL('chips/', here)).filter(f => f.endsWith('.json'));
+  const others = files.map(f => f.slice(0, -'.json'.length)).filter(n => !first.includes(n));
+  return [...first, ...others.sort()].map(n => JSON.parse(readFileSync(new URL(`chips/${n}.json`, here), 'utf8')) as Chip);
+}
 
 /** The chip whose engines, formats and refusals a chip shares; its own name where it has no such chip. */
 export const familyOf = (chips: readonly Chip[], name: string): string => chips.find(c => c.name === name)?.family ?? name;

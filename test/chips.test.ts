@@ -276,8 +276,7 @@ is guessed. A device is what software counts as one: a die where a package shows
 links of that kind; rates of arithmetic are dense, a multiply-add counted as two. A kind of number that is not in \`peak\` has no unit on the chip.
 Memory and tiles are in bytes, rates in bytes or operations a second, latencies in seconds, power in watts; \`joins\` is how many devices a link reaches, \`perNode\` how many stand in a server.
 
-A chip with a family takes that chip's engines, formats and refusals; only its figures are its own. To add a chip: write its file, name it in
-\`targets/TARGET/chips.ts\`, and run the test.
+A chip with a family takes that chip's engines, formats and refusals; only its figures are its own. To add a chip: write its file and run the test.
 
 ${Object.values(targets)
   .map(
