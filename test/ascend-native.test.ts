@@ -54,6 +54,14 @@ const gxx = spawnSync('g++', ['--version']).status === 0;
       expect([ran.status, ran.stdout, ran.stderr]).toEqual([0, sums, '']);
     }
   });
+  it('gives rows of weights by whole copies as it gives them one by one', () => {
+    const program = join(work, 'rows');
+    const flags = ['-std=c++17', '-O1', `-I${join(root, 'targets/ascend/emulator')}`, `-I${join(root, 'targets/ascend/header')}`];
+    const built = spawnSync('g++', [...flags, join(root, 'test/ascend-native/rows.cpp'), '-o', program], { encoding: 'utf8' });
+    expect([built.status, built.stderr]).toEqual([0, '']);
+    const ran = spawnSync(program, { encoding: 'utf8' });
+    expect([ran.stdout, ran.stderr, ran.status]).toEqual(['0 wrong\n', '', 0]);
+  });
   it('has a limit of memory, which is an answer and no fault', () => {
     expect(run('too much memory').stdout).toBe('207001\n');
   });

@@ -242,6 +242,14 @@ export function unstream(k: Kernel): Kernel {
 /** A table of pointers lies in global memory as what they point to does. */
 const inGlobal = (type: string): string => type.replace('*const *', '*__gm__ const *');
 
+/** Floats' worth of an operand's rows as they are stored, where the header decodes them by the vector unit. */
+function storedFloats(o: Operand, rows: number, depth: number): number {
+  if (o.from !== 'stream') return 0;
+  const { element } = o.views[0].param.storage;
+  if (element === 'bf16') return depth % 16 === 0 ? (rows * depth) / 2 : 0;
+  return element === 'i8' && depth % 32 === 0 ? (rows * depth * 3) / 4 : 0; // the codes, and as f16
+}
+
 export interface PrintedAscend {
   readonly text: string;
   /** Bytes of the unified buffer that the kernel takes: tiles, temporaries, masks, what contract stages. */
@@ -314,7 +322,9 @@ export function printAscend(source: Kernel): PrintedAscend {
         });
       case 'contract': {
         const depth = Math.ceil(s.depth / 8) * 8;
-        staged = Math.max(staged, (s.into.shape[0] + s.into.shape[1] + 1) * depth + 64);
+        const [m, n] = s.into.shape;
+        const raw = Math.max(storedFloats(s.a, m, s.depth), storedFloats(s.b, n, s.depth));
+        staged = Math.max(staged, (m + n + 1) * depth + 8 * n + 64 + raw);
         return [
           `tile_contract<${s.into.shape.join(', ')}, ${s.depth}, ${s.multiply}>(${names.of('tile', s.into.name)}, ${whole(s.k, names)},`,
           { inside: [`${operand(s.a)},`, `${operand(s.b)}, staged);`] },

@@ -436,6 +436,7 @@ inline float rounded_to(float v, RoundMode m) {
 }
 inline float value_of(float x) { return x; }
 inline float value_of(int32_t x) { return (float)x; }
+inline float value_of(int8_t x) { return (float)x; }
 inline float value_of(bfloat16_t x) { const uint32_t u = (uint32_t)x.bits << 16; float f; std::memcpy(&f, &u, 4); return f; }
 inline float value_of(half x) {
   const int e = x.bits >> 10 & 31, m = x.bits & 1023;
@@ -459,7 +460,7 @@ inline void put(half &d, float v, RoundMode) {
   d.bits = (uint16_t)(sign | (m < 1024 ? m : ((e + 25) << 10) + (m - 1024)));
 }
 /** The pairs that the vector unit of 910B has, as far as kernels of ours use them. */
-template <class D, class S> constexpr bool casts = (std::is_same_v<D, float> && (std::is_same_v<S, int32_t> || std::is_same_v<S, bfloat16_t> || std::is_same_v<S, half>)) || (std::is_same_v<S, float> && (std::is_same_v<D, int32_t> || std::is_same_v<D, bfloat16_t> || std::is_same_v<D, half>)) || (std::is_same_v<D, int8_t> && std::is_same_v<S, half>);
+template <class D, class S> constexpr bool casts = (std::is_same_v<D, float> && (std::is_same_v<S, int32_t> || std::is_same_v<S, bfloat16_t> || std::is_same_v<S, half>)) || (std::is_same_v<S, float> && (std::is_same_v<D, int32_t> || std::is_same_v<D, bfloat16_t> || std::is_same_v<D, half>)) || (std::is_same_v<D, int8_t> && std::is_same_v<S, half>) || (std::is_same_v<D, half> && std::is_same_v<S, int8_t>);
 template <class D, class S> inline void Cast(LocalTensor<D> d, LocalTensor<S> s, RoundMode m, long n) {
   static_assert(casts<D, S>, "the vector unit has no Cast between these types");
   step(PIPE_V);

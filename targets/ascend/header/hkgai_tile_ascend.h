@@ -254,22 +254,88 @@ template <class T> struct Columns { LocalTensor<T> t; int64_t pitch; __aicore__ 
 template <class T> __aicore__ inline Rows<T> rows_of(LocalTensor<T> t, int64_t pitch) { return {t, pitch}; }
 template <class T> __aicore__ inline Columns<T> columns_of(LocalTensor<T> t, int64_t pitch) { return {t, pitch}; }
 enum multiply_t { f32, bf16, i8 };
-/** Products along rows of D, eight at least, by Mul and ReduceSum; `staged` holds (M + N + 1) rows and 64 more. */
+
+/** How many of N rows of a view there are, if D columns from k on of each lie in one stretch; else 0. */
+template <int N, int D> __aicore__ inline int64_t whole_rows(const view_base &v, int64_t k) {
+  if (v.index.is || v.row < 0 || v.row >= v.rows || v.col + k < 0 || v.col + k + D > v.cols || v.pitch < D) return 0;
+  return tile_min(N, v.rows - v.row);
+}
+/** The same stretch of some rows to `to`, one after the other, by one copy. */
+template <int D, class T, class S> __aicore__ inline void copy_rows_in(LocalTensor<T> to, __gm__ const S *from, int64_t rows, int64_t pitch) {
+  static_assert(sizeof(T) == sizeof(S) && D * sizeof(T) % 32 == 0, "rows of whole 32 bytes");
+  AscendC::GlobalTensor<T> in;
+  in.SetGlobalBuffer((__gm__ T *)from);
+  AscendC::DataCopyPad(to, in, {(uint16_t)rows, (uint32_t)(D * sizeof(T)), (uint32_t)((pitch - D) * (int64_t)sizeof(T)), 0, 0}, {false, 0, 0, (T)0});
+}
+template <int N, int D> __aicore__ inline void zero_rows(LocalTensor<float> to, int64_t rows) { if (rows < N) AscendC::Duplicate(to[rows * D], 0.0f, (int)((N - rows) * D)); }
+/** N rows of D columns from k on, as f32, by copies and the vector unit; false where the view or D is not for that. `raw` holds them as they are stored. */
+template <int N, int D, class V> __aicore__ inline bool tile_rows(LocalTensor<float>, const V &, int64_t, LocalTensor<uint8_t>) { return false; }
+template <int N, int D> __aicore__ inline bool tile_rows(LocalTensor<float> to, const view_f32 &v, int64_t k, LocalTensor<uint8_t>) {
+  if constexpr (D % 8 == 0) {
+    const int64_t rows = whole_rows<N, D>(v, k);
+    if (rows == 0) return false;
+    copy_rows_in<D>(to, v.data + v.row * v.pitch + v.col + k, rows, v.pitch);
+    zero_rows<N, D>(to, rows);
+    return true;
+  }
+  return false;
+}
+template <int N, int D> __aicore__ inline bool tile_rows(LocalTensor<float> to, const view_bf16 &v, int64_t k, LocalTensor<uint8_t> raw) {
+  if constexpr (D % 16 == 0) {
+    const int64_t rows = whole_rows<N, D>(v, k);
+    if (rows == 0) return false;
+    copy_rows_in<D>(raw.template ReinterpretCast<uint16_t>(), v.data + v.row * v.pitch + v.col + k, rows, v.pitch);
+    AscendC::PipeBarrier<PIPE_ALL>();
+    AscendC::Cast(to, raw.template ReinterpretCast<bfloat16_t>(), AscendC::RoundMode::CAST_NONE, (int)(rows * D));
+    zero_rows<N, D>(to, rows);
+    return true;
+  }
+  return false;
+}
+/** int8 by way of f16, which holds it exactly; a row's scale where the columns have one. */
+template <int N, int D, class V> __aicore__ inline bool tile_rows_i8(LocalTensor<float> to, const V &v, int64_t k, LocalTensor<uint8_t> raw) {
+  if constexpr (D % 32 == 0) {
+    const int64_t rows = whole_rows<N, D>(v, k), column = (v.col + k) / v.block_cols;
+    if (rows == 0 || column != (v.col + k + D - 1) / v.block_cols) return false;
+    LocalTensor<half> wide = raw[N * D].template ReinterpretCast<half>();
+    copy_rows_in<D>(raw.template ReinterpretCast<int8_t>(), v.data + v.row * v.pitch + v.col + k, rows, v.pitch);
+    AscendC::PipeBarrier<PIPE_ALL>();
+    AscendC::Cast(wide, raw.template ReinterpretCast<int8_t>(), AscendC::RoundMode::CAST_NONE, (int)(rows * D));
+    AscendC::Cast(to, wide, AscendC::RoundMode::CAST_NONE, (int)(rows * D));
+    const int64_t columns = tile_ceildiv(v.pitch, v.block_cols);
+    for (int64_t r = 0; r < rows; r++) AscendC::Muls(to[r * D], to[r * D], scale_of(v.scale + (v.row + r) / v.block_rows * columns + column), D);
+    zero_rows<N, D>(to, rows);
+    return true;
+  }
+  return false;
+}
+template <int N, int D> __aicore__ inline bool tile_rows(LocalTensor<float> to, const view_i8_f32 &v, int64_t k, LocalTensor<uint8_t> raw) { return tile_rows_i8<N, D>(to, v, k, raw); }
+template <int N, int D> __aicore__ inline bool tile_rows(LocalTensor<float> to, const view_i8_bf16 &v, int64_t k, LocalTensor<uint8_t> raw) { return tile_rows_i8<N, D>(to, v, k, raw); }
+/** Rows of W from k on, what is outside as 0. */
+template <int N, int D, multiply_t P, class A> __aicore__ inline void tile_operand(LocalTensor<float> to, A a, int64_t at, int64_t k, LocalTensor<uint8_t> raw) {
+  constexpr int W = (D + 7) / 8 * 8;
+  if (P != bf16 && at + D <= k && tile_rows<N, D>(to, a, at, raw)) return;
+  SCALAR_BEGIN;
+  for (int n = 0; n < N; n++) for (int d = 0; d < W; d++) { const float v = d < D && at + d < k ? a.at(n, at + d, 0.0f) : 0.0f; to.SetValue(n * W + d, P == bf16 ? from_bf16(to_bf16(v)) : v); }
+}
+/** Products along rows of D, eight at least, by Mul and ReduceSum; `staged` holds (M + N + 1) rows, 8 N + 64 more, and rows as they are stored. */
 template <int M, int N, int D, multiply_t P, class A, class B> __aicore__ inline void tile_contract(LocalTensor<float> into, int64_t k, A a, B b, LocalTensor<float> staged) {
   constexpr int W = (D + 7) / 8 * 8;
-  LocalTensor<float> left = staged, right = staged[M * W], product = staged[(M + N) * W], sum = staged[(M + N + 1) * W];
+  LocalTensor<float> left = staged, right = staged[M * W], product = staged[(M + N) * W], sum = staged[(M + N + 1) * W], work = sum[8 * N];
+  LocalTensor<uint8_t> raw = work[64].template ReinterpretCast<uint8_t>();
   AscendC::Duplicate(into, 0.0f, M * N);
   for (int64_t at = 0; at < k; at += D) {
-    SCALAR_BEGIN;
-    for (int m = 0; m < M; m++) for (int d = 0; d < W; d++) { const float v = d < D && at + d < k ? a.at(m, at + d, 0.0f) : 0.0f; left.SetValue(m * W + d, P == bf16 ? from_bf16(to_bf16(v)) : v); }
-    for (int n = 0; n < N; n++) for (int d = 0; d < W; d++) { const float v = d < D && at + d < k ? b.at(n, at + d, 0.0f) : 0.0f; right.SetValue(n * W + d, P == bf16 ? from_bf16(to_bf16(v)) : v); }
+    tile_operand<M, D, P>(left, a, at, k, raw);
     SCALAR_END;
-    for (int m = 0; m < M; m++) for (int n = 0; n < N; n++) {
-      AscendC::Mul(product, left[m * W], right[n * W], W);
-      AscendC::PipeBarrier<PIPE_ALL>();
-      AscendC::ReduceSum(sum, product, sum[8], W);
+    tile_operand<N, D, P>(right, b, at, k, raw);
+    SCALAR_END;
+    for (int m = 0; m < M; m++) {
+      for (int n = 0; n < N; n++) {
+        AscendC::Mul(product, left[m * W], right[n * W], W);
+        AscendC::ReduceSum(sum[8 * n], product, work, W);
+      }
       SCALAR_BEGIN;
-      into.SetValue(m * N + n, into.GetValue(m * N + n) + sum.GetValue(0));
+      for (int n = 0; n < N; n++) into.SetValue(m * N + n, into.GetValue(m * N + n) + sum.GetValue(8 * n));
       SCALAR_END;
     }
   }
