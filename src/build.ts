@@ -99,7 +99,8 @@ export async function buildEmulated(nativeDir: string, emulator: readonly Source
   const cxx = emulatingCompiler();
   if (cc === null) throw new Refusal([noCompiler('C')]);
   if (cxx === null) throw new Refusal([noCompiler('C++')]);
-  const name = `${cxx} (${toolVersion(cxx) ?? ''})`;
+  const version = toolVersion(cxx) ?? '';
+  const name = version.startsWith(cxx) ? version : `${cxx} (${version})`;
   const files: readonly SourceFile[] = [
     ...readdirSync(nativeDir)
       .sort()

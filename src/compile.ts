@@ -48,6 +48,7 @@ import { placed } from './plan/parallel.js';
 import { notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
 import { renumbered } from './renumber.js';
 import { checkRoom } from './room.js';
+import { selfTest } from './selftest.js';
 import { refuseGptqAlone, refuseGptqForms, type Statistics, writeStatistics } from './statistics.js';
 import { refuseOtherClass, refuseUnread } from './written.js';
 
@@ -441,7 +442,7 @@ async function build(p: Prepared, o: CompileOptions, gathered: Statistics, work:
     const notes = [...a.notes];
     const wanted = a.target.native && !a.chip.engineOnly && !a.format.pack;
     if (wanted) watch.step(`plan and print the ${a.target.name} program`);
-    const native = wanted ? printNative(a, join(at, 'engine'), o) : `No native program for ${a.target.name}:${a.chip.name} yet.`;
+    const native = wanted ? await printNative(a, p, join(at, 'engine'), o) : `No native program for ${a.target.name}:${a.chip.name} yet.`;
     if (typeof native !== 'string') for (const f of native) writeText(at, `native/${f.path}`, f.text, f.executable === true);
     if (a.format.pack || !readsItself(a.target)) notes.push(`engine/ is for ${a.format.readers}.`);
     if (typeof native === 'string' && !a.format.pack) notes.push(native);
@@ -595,7 +596,7 @@ export function checkPasses(o: PassOptions): void {
   const names = passes.map(p => p.name);
   const { dump, stopAfter } = o;
   if (stopAfter !== undefined && !names.includes(stopAfter)) throw new Refusal([badValue('--stop-after', stopAfter, names.join(' or '))]);
-  const dumps = ['all', 'changed', ...names];
+  const dumps = ['all', 'changed', ...names, 'fuse'];
   if (dump !== undefined && !dumps.includes(dump))
     throw new Refusal([badValue('--dump', dump, dumps.join(', ').replace(/, ([^,]*)$/, ' or $1'))]);
 }
@@ -603,13 +604,22 @@ export function checkPasses(o: PassOptions): void {
 /** Whether the program is one of the engines that a target's directory is written for. */
 const readsItself = (t: Target): boolean => Object.hasOwn(t.engines.runtimes, 'native');
 /** The native program of what was written; a sentence where there is none, which is no fault: engine/ stands by itself. */
-function printNative(a: Aim, engine: string, o: CompileOptions): readonly SourceFile[] | string {
+async function printNative(a: Aim, p: Prepared, engine: string, o: CompileOptions): Promise<readonly SourceFile[] | string> {
   const without = (why: string): string => `No native program for ${a.target.name}:${a.chip.name}: ${why}`;
   try {
     // the directory was held against its rules: offsets in it are zero
     const program = plan(engine, { ...o, mtp: a.recipe.mtp, objection: k => a.target.objection(k, a.chip), zeroOffsets: true });
     const said = a.target.refuses?.(program, a.chip) ?? null;
-    return said === null ? a.target.native!(program, weightFiles(engine, program), a.chip) : without(said);
+    if (said !== null) return without(said);
+    const files = a.target.native!(program, weightFiles(engine, program), a.chip);
+    // a program that runs where it is compiled is verified there, against the reference itself
+    const size = readsItself(a.target) ? Number.POSITIVE_INFINITY : parameters(p.model.graph);
+    const shown = program.launches.flatMap(l =>
+      l.outputs.includes('logits') ? [...l.also, ...(l.last ? [l.value] : [])].map(v => v.name) : [],
+    );
+    const options = { ...buildOptions(p.checkpoint.config, { ...o, mtp: a.recipe.mtp }), zeroOffsets: true };
+    const test = await selfTest(engine, options, { parameters: size, vocabulary: p.checkpoint.config.vocab }, shown);
+    return [...files, { path: 'selftest.txt', text: test }];
   } catch (e) {
     if (readsItself(a.target)) throw e;
     if (e instanceof Refusal) return without(e.problems[0]?.what ?? 'it cannot be planned');

@@ -10,6 +10,7 @@ import { readAt, readHeader } from './checkpoint/safetensors.js';
 import { resolveTarget, runtimeNames, runtimeOf, unknownFormat, unknownRuntime } from './choice.js';
 import { conform } from './conformance.js';
 import { compiler } from './doctor.js';
+import { type Emulated, emulate } from './emulate.js';
 import type { Step } from './reference/index.js';
 import { findRunnable } from './run.js';
 import { openNative, openReference, readTaps, type Session } from './session.js';
@@ -25,7 +26,7 @@ export interface Check {
 export interface Verification {
   readonly path: string;
   /** What was proved, in the words of the manifest. */
-  readonly verified: { readonly reference: string | null; readonly compiled: string | null };
+  readonly verified: { readonly reference: string | null; readonly emulated: string | null; readonly compiled: string | null };
   readonly checks: readonly Check[];
   readonly problems: readonly Problem[];
 }
@@ -33,6 +34,8 @@ export interface VerifyOptions {
   readonly golden: string | null;
   readonly tolerance: number;
   readonly with: 'auto' | 'native' | 'reference';
+  /** Build the programs for chips that are not here with their emulators and run their self-tests; nothing else is run then. */
+  readonly emulate?: boolean;
 }
 
 const off = (c: Check): Problem =>
@@ -40,6 +43,8 @@ const off = (c: Check): Problem =>
     why: c.note,
     next: 'Run hkgai verify with --json for all figures.',
   });
+const notABundle = (path: string): Problem =>
+  problem('HK4311', `${path} is a checkpoint, and has no programs to emulate`, { next: 'Compile it first, then verify the bundle.' });
 const notGolden = (file: string): Problem =>
   problem('HK3501', `${file} holds no recorded sequence`, {
     places: [{ file }],
@@ -99,7 +104,26 @@ export function verifyEngine(
     c.problems,
     `${c.tensors} tensors of the model; ${c.readers}`,
   );
-  return { path, verified: { reference: null, compiled: null }, checks: [check], problems: c.problems };
+  return { path, verified: { reference: null, emulated: null, compiled: null }, checks: [check], problems: c.problems };
+}
+
+/** What self-tests under emulators said, and which of them proved something. */
+function selfChecks(all: readonly Emulated[]): { readonly checks: readonly Check[]; readonly said: string | null } {
+  const checks = all.flatMap((e): readonly Check[] => [
+    ...e.checks.map(c => ({
+      name: `${e.directory}, emulated: ${c.name}`,
+      difference: c.difference,
+      tolerance: c.allowed,
+      passed: c.passed,
+      note: e.expected ? '' : 'against itself: the model is too large for the reference here',
+    })),
+    ...(e.ended === null
+      ? []
+      : [{ name: `${e.directory}, emulated`, difference: null, tolerance: null, passed: false, note: `the program ended: ${e.ended}` }]),
+  ]);
+  const held = all.filter(e => e.ended === null && e.checks.every(c => c.passed));
+  const how = held.map(e => `${e.directory} (${e.compiler}${e.expected ? ', against the reference' : ', against itself'})`);
+  return { checks, said: how.length ? `self-test of ${how.join(', ')}` : null };
 }
 
 /** Check a bundle or a checkpoint. `say` is told what is being done. */
@@ -113,7 +137,7 @@ export async function verify(path: string, o: VerifyOptions, say: (text: string)
     const bad = checkFiles(path, manifest);
     problems.push(...bad);
     checks.push(found(`${Object.keys(manifest.files).length} files`, bad, 'SHA-256 as recorded'));
-    if (bad.length) return { path, verified: { reference: null, compiled }, checks, problems };
+    if (bad.length) return { path, verified: { reference: null, emulated: null, compiled }, checks, problems };
     for (const t of manifest.targets) {
       say(`hold ${t.directory}/engine against the rules of ${t.engine.format}`);
       const { target, chip } = resolveTarget(`${t.target}:${t.chip}`);
@@ -121,10 +145,17 @@ export async function verify(path: string, o: VerifyOptions, say: (text: string)
       problems.push(...c.problems);
       checks.push(found(`${t.directory}/engine: rules of ${c.format}`, c.problems, c.readers));
     }
+    if (o.emulate && problems.length === 0) {
+      const { checks: own, said } = selfChecks(await emulate(path, manifest, say));
+      checks.push(...own);
+      problems.push(...own.filter(c => !c.passed && c.difference !== null).map(off));
+      return { path, verified: { reference: null, emulated: said, compiled }, checks, problems };
+    }
     // without a program of its own there is nothing to run here
     if (problems.length || !manifest.targets.some(t => t.target === 'cpu' && existsSync(join(path, t.directory, 'native'))))
-      return { path, verified: { reference: null, compiled }, checks, problems };
+      return { path, verified: { reference: null, emulated: null, compiled }, checks, problems };
   }
+  if (o.emulate && !manifest) throw new Refusal([notABundle(path)]);
   const r = findRunnable(path);
   try {
     const wantNative = o.with === 'native' || (o.with === 'auto' && compiler() !== null);
@@ -169,6 +200,7 @@ export async function verify(path: string, o: VerifyOptions, say: (text: string)
     path,
     verified: {
       reference: checks.some(c => c.name.startsWith('reference:')) ? 'against recorded results' : null,
+      emulated: null,
       compiled: checks.some(c => c.name.startsWith('native:')) ? compiled : null,
     },
     checks,

@@ -4,8 +4,11 @@ import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeF
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { sha256File } from '../src/bundle/directory.js';
+import { readManifest } from '../src/bundle/manifest.js';
 import { compile } from '../src/compile.js';
 import type { Session } from '../src/session.js';
+import { verify } from '../src/verify.js';
 import { targets } from '../targets/index.js';
 import {
   compareGolden,
@@ -243,4 +246,65 @@ it('build.sh says what is missing', () => {
     8,
     "build.sh: brcc was not found; install Biren's SDK and name it in SUPA_SDK, or the compiler in BRCC\n",
   ]);
+});
+
+(gxx ? describe : describe.skip)('verify --emulate', () => {
+  const say = (): void => undefined;
+  const options = { golden: null, tolerance: 2e-4, with: 'auto' as const, emulate: true };
+  const bundle = async (name: string, aims: readonly string[]): Promise<string> => {
+    const out = join(work, name);
+    await compile(
+      tiny('v3-tiny-bf16'),
+      {
+        ...{ out, targets: aims, quantise: 'bf16', state: 'f32', mtp: 'keep', weights: 'auto', context: 64, sequences: 2, chunk: 16 },
+        ...{ force: false, allowPhantomKeys: false, version: 'test', noCache: true },
+      },
+      { step: () => undefined, at: () => undefined },
+    );
+    return out;
+  };
+  it('runs the self-test of every program that can be emulated, layer by layer, and says what that proves', async () => {
+    const out = await bundle('verified', ['cuda', 'biren', 'cpu']);
+    const v = await verify(out, options, say);
+    expect(v.problems).toEqual([]);
+    const names = v.checks.filter(c => c.name.includes('emulated: ')).map(c => c.name);
+    const own = [
+      ...['layers.0.out', 'layers.1.out', 'layers.2.out', 'final_norm', 'logits are finite', 'logits of the prompt'],
+      ...['logits of step 1', 'logits of step 2', 'logits of step 3', 'token by token as in one step', 'the prompt once more, bit for bit'],
+    ];
+    expect(names).toEqual(['cuda', 'biren'].flatMap(t => own.map(n => `${t}, emulated: ${n}`)));
+    expect(v.checks.every(c => c.passed)).toBe(true);
+    expect(v.verified.emulated).toMatch(/^self-test of cuda \(.*, against the reference\), biren \(.*, against the reference\)$/);
+  });
+  it('tells a program that computes something else, and one that is ended', async () => {
+    const out = await bundle('wrong', ['cuda', 'biren']);
+    const change = (file: string, from: string, to: string): void => {
+      const before = readFileSync(join(out, file), 'utf8');
+      expect(before.split(from).length).toBe(2);
+      writeFileSync(join(out, file), before.replace(from, to));
+      const manifest = readManifest(out);
+      writeFileSync(
+        join(out, 'bundle.json'),
+        JSON.stringify({ ...manifest, files: { ...manifest.files, [file]: sha256File(join(out, file)) } }),
+      );
+    };
+    change(
+      'cuda/native/hkgai_simt.h',
+      'inline float tile_exp(float x) { return expf(x); }',
+      'inline float tile_exp(float x) { return expf(x) * 1.01f; }',
+    );
+    change('biren/native/hkgai_runtime.c', 'memcpy(m->rows, b->ids, n);', 'memcpy(m->ids, b->ids, n);');
+    const v = await verify(out, options, say);
+    expect(v.verified.emulated).toBeNull();
+    const failed = v.checks.filter(c => !c.passed);
+    expect(failed.map(c => c.name)).toContain('cuda, emulated: logits of the prompt');
+    expect(failed.at(-1)).toMatchObject({ name: 'biren, emulated', note: expect.stringContaining('device memory') });
+    expect(v.problems[0]?.exit).toBe(6);
+  });
+  it('refuses what has no program for a device', async () => {
+    await expect(verify(await bundle('plain', ['cpu']), options, say)).rejects.toThrow(
+      /HK4310 {2}.* has no program that can be run without its chip/,
+    );
+    await expect(verify(tiny('v3-tiny-bf16'), options, say)).rejects.toThrow(/HK4311/);
+  });
 });

@@ -200,6 +200,7 @@ export async function run(args: readonly string[], version: string): Promise<num
     .option('--golden <file>', 'compare with recorded logits (seqN.input_ids, seqN.logits, … in a safetensors file)')
     .option('--tolerance <t>', 'largest difference of a logit', real, 2e-4)
     .addOption(new Option('--with <engine>', 'what is checked').choices(['auto', 'native', 'reference']).default('auto'))
+    .option('--emulate', 'run the self-tests of programs for chips that are not here, under their emulators')
     .addOption(json)
     .addOption(progress)
     .addOption(quiet)

@@ -9,6 +9,7 @@ export interface VerifyArguments {
   readonly runtime?: string;
   readonly tolerance: number;
   readonly with: 'auto' | 'native' | 'reference';
+  readonly emulate?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
   readonly progress: ProgressStyle;
@@ -19,7 +20,9 @@ export async function verifyCommand(path: string, o: VerifyArguments): Promise<n
   try {
     const v =
       o.engine === undefined
-        ? await verify(path, { golden: o.golden ?? null, tolerance: o.tolerance, with: o.with }, text => watch.step(text))
+        ? await verify(path, { golden: o.golden ?? null, tolerance: o.tolerance, with: o.with, emulate: o.emulate === true }, text =>
+            watch.step(text),
+          )
         : verifyEngine(path, { engine: o.engine, format: o.format ?? null, runtime: o.runtime ?? null });
     watch.done();
     const exit = v.problems[0]?.exit ?? (v.checks.every(c => c.passed) ? 0 : 6);
@@ -36,6 +39,7 @@ export async function verifyCommand(path: string, o: VerifyArguments): Promise<n
         print(table(rows, [2]));
         const proved = [
           v.verified.reference && `reference ${v.verified.reference}`,
+          v.verified.emulated && `under emulators: ${v.verified.emulated}`,
           v.verified.compiled && `built with ${v.verified.compiled}`,
         ].filter(Boolean);
         print(`\n${exit === 0 ? out.green('Verified') : out.red('Not verified')}${proved.length ? `: ${proved.join('; ')}` : ''}.`);

@@ -3,6 +3,7 @@
 //   model --tokens 0,2037,453 -n 40            continues a prompt, ids on stdout one a line
 //   model --serve                              commands on stdin, one a line, answers on stdout (below)
 //   model --bench PROMPT DECODE                tokens per second with made-up tokens
+//   model --selftest selftest.txt              the self-test that was printed with it; JSON on stdout, exit 6 where something does not hold
 //
 // Commands of --serve; numbers are separated by blanks:
 //   step ROWS WANTED MTP ids.. positions.. sequences.. [next ids.., where MTP is 1] wanted rows..
@@ -14,6 +15,7 @@
 //   quit
 // What is wrong is answered by "error SENTENCE".
 #include "hkgai.h"
+#include "hkgai_selftest.h"
 #include <libgen.h>
 #include <math.h>
 #include <stdio.h>
@@ -217,7 +219,7 @@ static int bench(int prompt, int decode) {
 }
 
 static int usage(const char *name) {
-  fprintf(stderr, "usage: %s [--weights DIR] [--threads N] (--tokens ID,ID,.. [-n COUNT] [--temperature T] [--top-p P] [--seed N] [--stop ID] | --serve | --bench PROMPT DECODE)\n", name);
+  fprintf(stderr, "usage: %s [--weights DIR] [--threads N] (--tokens ID,ID,.. [-n COUNT] [--temperature T] [--top-p P] [--seed N] [--stop ID] | --serve | --selftest FILE | --bench PROMPT DECODE)\n", name);
   return 2;
 }
 int main(int argc, char **argv) {
@@ -226,7 +228,7 @@ int main(int argc, char **argv) {
   const ssize_t length = readlink("/proc/self/exe", beside, sizeof beside - 32);
   char weights[4200] = "../engine";
   if (length > 0) { beside[length] = 0; snprintf(weights, sizeof weights, "%s/../engine", dirname(beside)); }
-  const char *dir = weights;
+  const char *dir = weights, *test = NULL;
   int threads = 0, serving = 0, benching = 0, prompt = 0, decode = 0, n = 0;
   int32_t stop[16], *ids = malloc(sizeof *ids * (size_t)(info.context + 1));
   struct request r = {.count = 32, .top_p = 1, .seed = 1, .stops = stop, .ids = ids};
@@ -238,6 +240,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(a, "--bench") && left >= 2) { benching = 1; prompt = atoi(argv[++i]); decode = atoi(argv[++i]); }
     else if (left < 1) return usage(argv[0]);
     else if (!strcmp(a, "--weights")) dir = argv[++i];
+    else if (!strcmp(a, "--selftest")) test = argv[++i];
     else if (!strcmp(a, "--threads")) threads = atoi(argv[++i]);
     else if (!strcmp(a, "-n")) r.count = atoi(argv[++i]);
     else if (!strcmp(a, "--temperature")) r.temperature = atof(argv[++i]);
@@ -248,7 +251,7 @@ int main(int argc, char **argv) {
       for (char *p = argv[++i]; *p && n <= info.context;) { char *end; ids[n++] = (int32_t)strtol(p, &end, 10); if (end == p) return usage(argv[0]); p = *end == ',' ? end + 1 : end; }
     else return usage(argv[0]);
   }
-  if (!serving && !benching && n == 0) return usage(argv[0]);
+  if (!serving && !benching && !test && n == 0) return usage(argv[0]);
   char error[4400];
   model = hkgai_open(dir, threads, error, sizeof error);
   if (!model) { fprintf(stderr, "%s\n", error); return 3; }
@@ -257,6 +260,7 @@ int main(int argc, char **argv) {
   mtp_logits = info.mtp ? malloc(bytes) : NULL;
   int code = 0;
   if (!logits || (info.mtp && !mtp_logits)) { fprintf(stderr, "no memory for logits\n"); code = 9; }
+  else if (test) code = run_selftest(model, &info, test);
   else if (serving) code = serve();
   else if (benching) code = bench(prompt, decode);
   else {
