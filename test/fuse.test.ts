@@ -9,6 +9,7 @@ import type { OpName, Ops } from '../ir/ops.js';
 import type { Launch, Program } from '../ir/program.js';
 import { parseConfig } from '../src/checkpoint/config.js';
 import { openCheckpoint } from '../src/checkpoint/shards.js';
+import { fusedReport } from '../src/fused.js';
 import { buildModel, defaultOptions } from '../src/models/index.js';
 import { type FusionName, fusionNames } from '../src/passes/fuse.js';
 import { totalOf, trafficOf } from '../src/passes/fuse-traffic.js';
@@ -256,6 +257,44 @@ describe('fusing', () => {
     // keys and values of 4 heads of 128 in f32: written once, 1000 of them read
     const layer = all.filter(t => t.launch.layer === 3);
     expect(layer.map(t => t.states)).toEqual([0, 4096, 4_096_000, 0, 0, 0, 0, 0].map((n, i) => (layer[i]!.launch.layer === 3 ? n : -1)));
+  });
+  it('shows launches before and after, and says what they move', () => {
+    const g = modelOf('v3-tiny-bf16');
+    const shown: string[] = [];
+    lower(g, { dump: 'fuse', onFuse: (before, after) => shown.push(before, after) });
+    const [before, after] = shown as [string, string];
+    const at = { tokens: 1, context: g.limits.context };
+    const totals = [lower(g, { unfused: 'all' }), lower(g)].map(p => totalOf(trafficOf(p, at)));
+    [before, after].forEach((text, i) =>
+      expect(text.split('\n')[0]).toBe(
+        `${totals[i]!.kernels} kernels a token, ${totals[i]!.rows} bytes of rows between them at ${at.context} positions`,
+      ),
+    );
+    expect(before).toMatch(/\n {2}rope_4x40 +q\n/);
+    expect(after).toMatch(/\n {2}linear_160x40_bf16_turned_upto1 +q_b_proj, q\n/);
+    // norm, down-projections, norm and cache entry, query, its latent, attention, values, output; norm, router beside gate and up, choice, two of experts, down
+    const layer = after.split('\n').slice(after.split('\n').findIndex(l => l.startsWith('layers 1, 2:')));
+    expect(layer[0]).toBe('layers 1, 2: 14 kernels');
+    const report = fusedReport(g);
+    expect([report.apart.kernels, report.fused.kernels]).toEqual(totals.map(t => t.kernels));
+    expect(report.layers.find(l => l.place === 'layers 1, 2')?.launches.map(l => l.kernel)).toEqual(
+      layer.slice(1, 15).map(l => l.trim().split(' ')[0]),
+    );
+    const quiet: string[] = [];
+    lower(g, { dump: 'absorb-mla', onFuse: before => quiet.push(before) });
+    expect(quiet).toEqual([]);
+  });
+  it('saves what docs/fusion.md says', () => {
+    const text = readFileSync(fileURLToPath(new URL('../docs/fusion.md', import.meta.url)), 'utf8');
+    const rows = [...text.matchAll(/^\| ((?:DeepSeek|Kimi)\S+) \|.*$/gm)];
+    expect(rows.length).toBe(6);
+    const grouped = (n: number): string => String(n).replace(/\B(?=(\d{3})+$)/g, ',');
+    for (const [row, name] of rows) {
+      const { apart, fused } = fusedReport(graphOf(name as string));
+      const mib = [apart, fused].map(t => (t.rows / 2 ** 20).toFixed(1));
+      expect(row).toBe(`| ${name} | ${grouped(apart.kernels)} | ${grouped(fused.kernels)} | ${mib.join(' | ')} |`);
+    }
+    for (const f of fusionNames) expect(text).toContain(`\n| \`${f}\` | `);
   });
   it('leaves what is to be kept in buffers of its own', () => {
     const g = graphOf('DeepSeek-V3');

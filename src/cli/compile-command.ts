@@ -95,6 +95,7 @@ export async function compileCommand(model: string, o: CompileArguments, version
         ? {}
         : {
             dump: o.dump,
+            onFuse: (before: string, after: string) => void dumps.push(`// before fuse\n${before}\n`, `// after fuse\n${after}\n`),
             onDump: (pass: { readonly name: string }, graph: Parameters<typeof showGraph>[0], changed: boolean) =>
               void dumps.push(`// after ${pass.name}${changed ? '' : ' (unchanged)'}\n${showGraph(graph)}`),
           }),

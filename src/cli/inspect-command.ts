@@ -1,6 +1,7 @@
 // hkgai inspect: what a checkpoint holds, in a screen; all of it as JSON, tensors or IR.
 import { printGraph } from '../../ir/print.js';
 import { Refusal } from '../../ir/problem.js';
+import type { FusedReport } from '../fused.js';
 import { cacheBytesPerPosition, type Inspection, inspect, rankText, type Spread, spread } from '../inspect.js';
 import { describeModel, parallelAsked } from '../plan.js';
 import { usage } from './problems.js';
@@ -9,6 +10,7 @@ import { bytes, count, grouped, out, print, printJson, table } from './terminal.
 export interface InspectArguments {
   readonly tensors?: string | true;
   readonly ir?: boolean;
+  readonly kernels?: boolean;
   readonly layer?: number;
   readonly parallel?: string;
   readonly rank?: number;
@@ -33,6 +35,13 @@ export async function inspectCommand(path: string, o: InspectArguments): Promise
     if (o.rank !== undefined) process.stdout.write(rankText(s, o.rank, o.layer));
     else if (o.json) printJson({ ranks: s.rows, groups: s.groups, whole: s.whole });
     else print(ranksOf(s));
+    return 0;
+  }
+  if (o.kernels) {
+    const { fusedReport } = await import('../fused.js');
+    const r = fusedReport(i.model!.graph);
+    if (o.json) printJson(r);
+    else print(kernelsOf(r));
     return 0;
   }
   const listed = o.tensors === undefined ? [] : i.tensors.filter(t => o.tensors === true || t.name.includes(o.tensors as string));
@@ -71,6 +80,25 @@ export async function inspectCommand(path: string, o: InspectArguments): Promise
   return 0;
 }
 
+function kernelsOf(r: FusedReport): string {
+  const row = (name: string, t: FusedReport['fused']): string[] => [
+    name,
+    grouped(t.kernels),
+    bytes(t.weights),
+    bytes(t.rows),
+    bytes(t.states),
+  ];
+  const head = [`a token at ${grouped(r.context)} positions`, 'kernels', 'weights', 'rows between', 'caches'];
+  const kinds = r.layers.flatMap(l => [
+    '',
+    out.dim(`${l.place}: ${l.launches.length} kernel${l.launches.length === 1 ? '' : 's'}`),
+    table(
+      l.launches.map(k => [k.kernel, bytes(k.weights + k.rows + k.states), k.values]),
+      [1],
+    ),
+  ]);
+  return [table([head, row('every op apart', r.apart), row('fused', r.fused)], [1, 2, 3, 4]), ...kinds].join('\n');
+}
 function ranksOf(s: Spread): string {
   const rows = s.rows.map(r => [`rank ${r.rank}`, bytes(r.weights), bytes(r.cache), String(r.exchanges)]);
   const groups = Object.entries(s.groups).flatMap(([kind, list]) =>

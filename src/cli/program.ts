@@ -177,6 +177,7 @@ export async function run(args: readonly string[], version: string): Promise<num
     .argument('<model>', 'checkpoint directory (headers alone will do), config.json, or bundle')
     .option('--tensors [pattern]', 'list tensors, those whose name holds the pattern')
     .option('--ir', 'print the graph as IR text')
+    .option('--kernels', 'kernels of a token and the bytes they move, every op apart and fused')
     .option('--layer <n>', 'with --ir or --rank: only this layer', (t: string) => (t === '0' ? 0 : whole(t)))
     .option(
       '--parallel <numbers>',

@@ -129,11 +129,12 @@ function joined(group: readonly Launch[], c: Lowering): Launch | null {
     variants.push({ ...v, kernel, args });
   }
   const done = group.flatMap(l => [...l.also, ...(l.last && l !== head ? [l.value] : [])]);
-  const fused = group.flatMap(l => [...(l.fused ?? []), ...(l === head || l.last ? [] : [l.value])]);
+  const inner = group.flatMap(l => [...(l.fused ?? []), ...(l === head || l.last ? [] : [l.value])]);
+  const fused = c.inOrder(inner.filter(v => !done.includes(v) && v !== head.value));
   return {
     ...head,
     also: done,
-    ...(fused.length ? { fused: [...new Set(fused)] } : {}),
+    ...(fused.length ? { fused } : {}),
     variants: variants as [Variant, ...Variant[]],
   };
 }

@@ -4,6 +4,7 @@ import type { Program } from '../../ir/program.js';
 import { verify as verifyGraph } from '../../ir/verify.js';
 import { absorbMla } from './absorb-mla.js';
 import { chooseKernels } from './choose-kernels.js';
+import { launchText } from './fuse-text.js';
 import type { LoweringOptions } from './lowering.js';
 import { planMemory, planObjections } from './plan-memory.js';
 
@@ -41,10 +42,12 @@ const broken = orderObjections(passes);
 if (broken.length > 0) throw new Error(broken.join('\n'));
 
 export interface PassOptions extends Pick<LoweringOptions, 'unfused'> {
-  /** Which graphs `onDump` is given: after every pass, after those that changed something, or after the one named. */
+  /** Which graphs `onDump` is given: after every pass, after those that changed something, or after the one named. `fuse` names no graph: see onFuse. */
   readonly dump?: 'all' | 'changed' | (string & {});
   /** Called with the graph after a pass; `changed` false where the pass gave back the same graph. */
   readonly onDump?: (pass: Pass, graph: Graph, changed: boolean) => void;
+  /** With `dump` of all, the changed or `fuse`: what is launched for a token before fusing and after, as text. */
+  readonly onFuse?: (before: string, after: string) => void;
   /** The name of the last pass to run. */
   readonly stopAfter?: string;
   /** What is wrong with a graph, a sentence each; ir/verify.ts where nothing else is said. Asked of the graph as it came and after each pass that changed it. */
@@ -56,7 +59,8 @@ const wellFormed = (g: Graph): readonly string[] => verifyGraph(g, { bytes: g.va
 
 /** Run the passes in order. Throws where a graph does not verify, naming the pass that made it: that is a bug, not an input error. */
 export function runPasses(graph: Graph, options: PassOptions = {}, list: readonly Pass[] = passes): Graph {
-  for (const name of [options.stopAfter, options.dump === 'all' || options.dump === 'changed' ? undefined : options.dump]) {
+  const noPass: readonly unknown[] = ['all', 'changed', 'fuse'];
+  for (const name of [options.stopAfter, noPass.includes(options.dump) ? undefined : options.dump]) {
     if (name !== undefined && !list.some(p => p.name === name))
       throw new RangeError(`there is no pass ${name}; there are ${list.map(p => p.name).join(', ')}`);
   }
@@ -84,7 +88,12 @@ export function runPasses(graph: Graph, options: PassOptions = {}, list: readonl
  */
 export function lower(graph: Graph, options: PassOptions & LoweringOptions = {}): Program {
   const keep = options.keep ?? [];
-  const program = planMemory(chooseKernels(runPasses(graph, options), options), { keep });
+  const passed = runPasses(graph, options);
+  const program = planMemory(chooseKernels(passed, options), { keep });
+  if (options.onFuse && ['all', 'changed', 'fuse'].includes(options.dump ?? '')) {
+    const at = { tokens: 1, context: graph.limits.context };
+    options.onFuse(launchText(chooseKernels(passed, { ...options, unfused: 'all' }), at), launchText(program, at));
+  }
   const objections = planObjections(program, { keep });
   if (objections.length > 0) throw new Error(`the memory of ${graph.name} is not planned well:\n${objections.join('\n')}`);
   return program;

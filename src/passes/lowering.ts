@@ -73,6 +73,11 @@ export class Lowering {
     return `${name}_${n}`;
   }
 
+  /** Values in the graph's order, each once. */
+  inOrder(values: readonly Value[]): readonly Value[] {
+    const asked = new Set(values);
+    return this.#graph.values.filter(v => asked.has(v));
+  }
   /** Whether a value is computed in the launch of another. */
   absorbs(by: Value, v: Value): boolean {
     return this.#fused.get(v) === by;
