@@ -4,6 +4,7 @@ import {
   closeSync,
   constants,
   copyFileSync,
+  type Dirent,
   existsSync,
   linkSync,
   lstatSync,
@@ -164,9 +165,12 @@ export function sha256File(path: string): { readonly sha256: string; readonly by
 }
 
 /** All files below a directory, sorted, with `/` between names. */
-export function filesBelow(dir: string): readonly string[] {
+export const filesBelow = (dir: string): readonly string[] => below(dir, e => e.isFile());
+/** The same of whatever is no directory: links, pipes and sockets too. */
+export const entriesBelow = (dir: string): readonly string[] => below(dir, e => !e.isDirectory());
+function below(dir: string, wanted: (e: Dirent) => boolean): readonly string[] {
   return readdirSync(dir, { recursive: true, withFileTypes: true })
-    .filter(e => e.isFile())
+    .filter(wanted)
     .map(e => relative(dir, join(e.parentPath, e.name)).split(sep).join('/'))
     .sort();
 }

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Problem, problem, Refusal } from '../../ir/problem.js';
-import { filesBelow, sha256File, writeText } from './directory.js';
+import { entriesBelow, filesBelow, sha256File, writeText } from './directory.js';
 import type { Totals } from './ledger.js';
 
 /** What was proved of a target's native program, and on what. null: not tried here. */
@@ -54,6 +54,20 @@ const changedFile = (file: string, is: string, was: string): Problem =>
   });
 const lostFile = (file: string): Problem =>
   problem('HK6802', `${file} is missing from the bundle`, { places: [{ file }], next: 'Copy the bundle again or compile it again.' });
+/** Files that are named one by one. */
+const mostNamed = 20;
+const unknownFiles = (files: readonly string[]): Problem =>
+  problem(
+    'HK6803',
+    files.length === 1 ? 'The bundle has a file that was not compiled' : `The bundle has ${files.length} files that were not compiled`,
+    {
+      places: files.slice(0, mostNamed).map(file => ({ file: shown(file) })),
+      why: `${files.length > mostNamed ? `And ${files.length - mostNamed} more. ` : ''}bundle.json does not name ${files.length === 1 ? 'it' : 'them'}: nothing says where ${files.length === 1 ? 'it is' : 'they are'} from, and what reads the directory may take ${files.length === 1 ? 'it' : 'them'} for a part of the bundle.`,
+      next: 'Move what is yours out of the bundle: fill.sh has --to, build.sh has HKGAI_OUT. Else compile it again.',
+    },
+  );
+/** A name as it is, or as JSON has it where it holds control characters. */
+const shown = (name: string): string => (/\p{Cc}/u.test(name) ? JSON.stringify(name) : name);
 
 /** Write bundle.json into `dir`, with the hash of every file below; those that are `known` are not read again. */
 export function writeManifest(
@@ -89,9 +103,14 @@ export function readManifest(dir: string): Manifest {
   return m as Manifest;
 }
 
-/** Every file against its recorded hash. */
+/**
+ * Every file against its recorded hash, and nothing beside them: a run or a check of a bundle writes nothing into it (src/build.ts builds in the cache),
+ * so that whatever else lies there is somebody's.
+ */
 export function checkFiles(dir: string, manifest: Manifest): readonly Problem[] {
-  return Object.entries(manifest.files).flatMap(([name, recorded]) => {
+  const known = new Set(['bundle.json', ...Object.keys(manifest.files)]);
+  const unknown = entriesBelow(dir).filter(f => !known.has(f));
+  const bad = Object.entries(manifest.files).flatMap(([name, recorded]) => {
     try {
       const now = sha256File(join(dir, name));
       return now.sha256 === recorded.sha256 ? [] : [changedFile(name, now.sha256, recorded.sha256)];
@@ -100,4 +119,5 @@ export function checkFiles(dir: string, manifest: Manifest): readonly Problem[] 
       throw e;
     }
   });
+  return unknown.length ? [...bad, unknownFiles(unknown)] : bad;
 }
