@@ -1,7 +1,8 @@
-// The pool of the CPU runtime under many short launches, also with more threads than processors; test/cpu-pool/launches.c has the checks.
+// The pool of the CPU runtime under many short launches, also with more threads than processors, and where its threads run; test/cpu-pool/launches.c
+// and pins.c have the checks.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from '@jest/globals';
 
@@ -30,4 +31,21 @@ describe('the pool of the CPU runtime', () => {
         });
       }
     });
+  const allowed = availableParallelism();
+  (process.platform === 'linux' && allowed >= 2 ? it : it.skip)('keeps threads on processors where it is told to and may', () => {
+    const program = join(work, 'pins');
+    const flags = ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-Werror', '-pthread', '-Itargets/cpu/runtime'];
+    const built = spawnSync('cc', [...flags, 'test/cpu-pool/pins.c', 'targets/cpu/runtime/hkgai_pool.c', '-o', program], {
+      encoding: 'utf8',
+    });
+    expect({ status: built.status, stderr: built.stderr }).toEqual({ status: 0, stderr: '' });
+    const run = (pin: string, ...args: readonly string[]): string => {
+      const ran = spawnSync(program, args, { encoding: 'utf8', env: { ...process.env, HKGAI_PIN: pin } });
+      return `${ran.stdout}${ran.stderr}${ran.status}`;
+    };
+    expect(run('1', '2')).toBe('1 held\n0');
+    expect(run('0', '2')).toBe('0 held\n0');
+    expect(run('1', String(allowed + 1))).toBe('0 held\n0'); // more threads than processors
+    expect(run('1', '2', 'refused')).toMatch(/^(0 held\n0|this system has no seccomp\n3)$/);
+  });
 });

@@ -93,8 +93,11 @@ hkgai *hkgai_open(const char *weights, int threads, char *error, size_t n) {
   m->positions = m->next_ids + hk_info.chunk;
   m->sequences = m->positions + hk_info.chunk;
   m->wanted_rows = m->sequences + hk_info.chunk;
-  for (int i = 0; i < hk_file_count; i++)
-    if (!hk_map(&hk_files[i], weights, &m->maps[i], error, n)) { hkgai_close(m); return NULL; }
+  hk_interleave(1);
+  int mapped = 0;
+  while (mapped < hk_file_count && hk_map(&hk_files[mapped], weights, &m->maps[mapped], error, n)) mapped++;
+  hk_interleave(0);
+  if (mapped < hk_file_count) { hkgai_close(m); return NULL; }
   for (int i = 0; i < hk_span_count; i++) m->weights[i] = m->maps[hk_spans[i].file] + hk_spans[i].offset;
   hk_bind_model(m);
   if (!m->plan) { snprintf(error, n, "no memory"); hkgai_close(m); return NULL; }
