@@ -213,6 +213,31 @@ describe('every fused launch of the golden models gives what its unfused graph g
     });
 });
 
+describe('the best token', () => {
+  for (const name of ['v3-tiny-fp8', 'v4-tiny', 'qwen2-distill-tiny'])
+    it(`${name}: is the largest logit's, and logits are not written`, () => {
+      const directory = join(tiny, name);
+      const graph = modelOf(name);
+      const weight = (w: ValueOf<'weight'>): PartBytes[] =>
+        w.origin.parts.map(p => ({ codes: spanOf(directory, p), ...(p.scale ? { scales: spanOf(directory, p.scale) } : {}) }));
+      const [whole, best] = [lower(graph), lower(graph, { bestToken: true })] as [Program, Program];
+      expect(Object.keys(best.outputs)).toEqual(Object.keys(whole.outputs).map(o => o.replace('logits', 'next')));
+      expect(best.buffers.some(b => /(^|\.)logits$/.test(b.name))).toBe(false);
+      const [logits, next] = runPrograms([whole, best].map(program => ({ program, weight, calls }))) as [Result[], Result[]];
+      calls.forEach((call, c) => {
+        for (const output of Object.keys(whole.outputs)) {
+          const rows = logits[c]!(output);
+          const width = rows.length / call.inputs.wanted!.length;
+          const largest = call.inputs.wanted!.map((_, i) => {
+            const row = [...rows.subarray(i * width, (i + 1) * width)];
+            return row.indexOf(Math.max(...row));
+          });
+          expect([...next[c]!(output.replace('logits', 'next'))]).toEqual(largest);
+        }
+      });
+    });
+});
+
 describe('fusing', () => {
   const graphOf = (name: string): Graph => {
     const config = parseConfig(readFileSync(`${configs}${name}.json`, 'utf8'), name);

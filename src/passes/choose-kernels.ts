@@ -3,8 +3,7 @@
 import { type Dim, type Graph, needed, type Value, type ValueOf } from '../../ir/graph.js';
 import { isRankOp, type OpName, type RankOp } from '../../ir/ops.js';
 import type { Argument, Launch, Program, Variant } from '../../ir/program.js';
-import { frequencies } from '../../ir/rope.js';
-import { f32, i32 } from '../../ir/storage.js';
+import { i32 } from '../../ir/storage.js';
 import type { Kernel } from '../../ir/tile.js';
 import { absorbQuery } from '../kernels/absorb-query.js';
 import { appendRows } from '../kernels/append.js';
@@ -13,7 +12,6 @@ import { chooseExperts } from '../kernels/choose-experts.js';
 import { concatColumns, sliceColumns } from '../kernels/columns.js';
 import { compress } from '../kernels/compress.js';
 import { addRows, scaleRows, sigmoidGate } from '../kernels/elementwise.js';
-import { type EndSpec, turnTile } from '../kernels/epilogue.js';
 import { expertWeights } from '../kernels/expert-weights.js';
 import { type ExpertsSpec, expertsFewDown, expertsFewUp } from '../kernels/experts-few.js';
 import { expertLines, expertPlan, expertsCombine, expertsDown, expertsUp } from '../kernels/experts-many.js';
@@ -22,94 +20,22 @@ import { gateUp } from '../kernels/gate-up.js';
 import { gatherRows } from '../kernels/gather.js';
 import { groupedMatmul, groupedMatmulTransposed } from '../kernels/grouped-matmul.js';
 import { hadamard } from '../kernels/hadamard.js';
-import { type HcNormSpec, hcExpand, hcMix, hcNorm, hcPost, hcPre, hcSplit } from '../kernels/hyper-connections.js';
+import { hcExpand, hcMix, hcPost, hcPre, hcSplit } from '../kernels/hyper-connections.js';
 import { indexScores } from '../kernels/index-scores.js';
 import { layerNorm } from '../kernels/layer-norm.js';
-import { bestOf, type MatmulTiles, matmul } from '../kernels/matmul.js';
+import type { MatmulTiles } from '../kernels/matmul.js';
 import { rmsNorm } from '../kernels/rms-norm.js';
-import { rope, type TurnSpec } from '../kernels/rope.js';
-import { type RouteSpec, route } from '../kernels/route.js';
+import { rope } from '../kernels/rope.js';
 import { routerScores } from '../kernels/router-scores.js';
-import { type PartSpec, type RowsSpec, rowsThrough, type StepSpec } from '../kernels/rows.js';
 import { swiglu } from '../kernels/swiglu.js';
 import { topIndices } from '../kernels/top-indices.js';
 import { fuse, partChains } from './fuse.js';
-import { type Chain, chainOf, type Projection, partsOf, projectionOf, type RowOp } from './fuse-chain.js';
+import { chainOf, partsOf, projectionOf } from './fuse-chain.js';
+import { launchBest, launchCached, launchLinear, tableOf, turnOf } from './fuse-products.js';
+import { launchRoute, launchRows, launchStreamNorm, launchSumNorm, takenBy } from './fuse-rows.js';
 import { together } from './fuse-together.js';
+import { always, byRows, chunkOf, rowsOf, simple } from './launches.js';
 import { divisorUpTo, Lowering, type LoweringOptions, storageWord, widthOf } from './lowering.js';
-
-/** Row counts at which products change their kernel, and the tiles that may serve each, best first. */
-const products: readonly { readonly upTo: number | null; readonly tiles: readonly [MatmulTiles, ...MatmulTiles[]] }[] = [
-  {
-    upTo: 1,
-    tiles: [
-      { m: 1, n: 32, k: 256 },
-      { m: 1, n: 16, k: 128 },
-    ],
-  },
-  {
-    upTo: 8,
-    tiles: [
-      { m: 8, n: 32, k: 256 },
-      { m: 8, n: 16, k: 64 },
-    ],
-  },
-  {
-    upTo: null,
-    tiles: [
-      { m: 64, n: 64, k: 128 },
-      { m: 32, n: 32, k: 64 },
-      { m: 16, n: 16, k: 32 },
-    ],
-  },
-];
-const chunkOf = (width: number, most = 1024): number => Math.min(width, most);
-
-/** One kernel whatever the number of rows. */
-const always = (kernel: Kernel, args: readonly Argument[], sizes: readonly Dim[]): readonly [Variant] => [
-  { upTo: null, kernel, args, sizes },
-];
-const rowsOf = (v: Value): Dim => v.type.shape[0] as Dim;
-
-/** A launch of one kernel over the rows of its value: inputs in order, then the value. */
-function simple<S>(
-  c: Lowering,
-  v: Value,
-  name: string,
-  make: (name: string, spec: S) => Kernel,
-  inputs: readonly (Value | Argument | undefined)[],
-  ...candidates: readonly [S, ...S[]]
-): readonly Launch[] {
-  const args = inputs.flatMap(i => (i === undefined ? [] : ['kind' in i ? i : c.arg(i)]));
-  return [c.launch(v, always(c.kernel(name, make, ...candidates), [...args, c.own(v)], [rowsOf(v)]))];
-}
-/** A kernel for each range of row counts. */
-function variantsByRows<S>(
-  c: Lowering,
-  name: string,
-  make: (name: string, spec: S) => Kernel,
-  args: readonly Argument[],
-  sizes: readonly Dim[],
-  spec: (tiles: MatmulTiles) => S,
-): readonly [Variant, ...Variant[]] {
-  const [first, ...rest] = products.map(({ upTo, tiles: [best, ...others] }): Variant => {
-    const kernel = c.kernel(upTo === null ? name : `${name}_upto${upTo}`, make, spec(best), ...others.map(spec));
-    return { upTo, kernel, args, sizes };
-  });
-  return [first as Variant, ...rest];
-}
-/** A launch with a kernel for each range of row counts. */
-function byRows<S>(
-  c: Lowering,
-  v: Value,
-  name: string,
-  make: (name: string, spec: S) => Kernel,
-  inputs: readonly (Value | undefined)[],
-  spec: (tiles: MatmulTiles) => S,
-): readonly Launch[] {
-  const args = [...inputs.flatMap(i => (i ? [c.arg(i)] : [])), c.own(v)];
-  return [c.launch(v, variantsByRows(c, name, make, args, [rowsOf(v)], spec))];
-}
 
 type Rule<K extends OpName> = (v: ValueOf<K>, c: Lowering) => readonly Launch[];
 const nothing = (): readonly Launch[] => [];
@@ -497,226 +423,6 @@ function launchExperts(v: ValueOf<'experts'>, c: Lowering): readonly Launch[] {
   ];
 }
 
-/** What follows a linear in its launch. */
-interface After {
-  readonly added?: readonly Value[];
-  readonly scale?: number;
-  readonly turn?: ValueOf<'rope'> | null;
-  readonly end?: EndSpec;
-}
-const turnOf = (v: ValueOf<'rope'>): TurnSpec => {
-  const { offset, layout, inverse, stride, table } = v.attributes;
-  const magnitude = table.scaling.kind === 'yarn' ? table.scaling.magnitude : 1;
-  return { offset, dims: table.dims, layout, inverse, stride, magnitude };
-};
-const tableOf = (v: ValueOf<'rope'>, c: Lowering): Argument => c.table('frequencies', frequencies(v.attributes.table));
-
-/** Kernels of a linear and what follows it; `v` is the value that its launch works towards, `ends` what is written. */
-function linearVariants(
-  v: Value,
-  linear: ValueOf<'linear'>,
-  { added = [], scale = 1, turn = null, end = { kind: 'rows' } }: After,
-  asks: readonly Argument[],
-  ends: readonly Argument[],
-  c: Lowering,
-): readonly [Variant, ...Variant[]] {
-  const { weight, bias } = linear.inputs;
-  const { x } = linear.inputs;
-  const outputs = widthOf(linear);
-  const picked = x.op === 'gather' && c.absorbs(v, x) ? x : null;
-  const width = turn ? outputs / turn.attributes.heads : 0;
-  const { stride: _, ...turned } = turn ? turnOf(turn) : { stride: 1 };
-  const spec = {
-    outputs,
-    inputs: widthOf(x),
-    weight: weight.type.storage,
-    picked: picked !== null,
-    bias: bias?.type.storage ?? null,
-    added: added.length,
-    scale,
-    turn: turn ? { ...(turned as Omit<TurnSpec, 'stride'>), width } : null,
-    end,
-  };
-  const words = [
-    `linear_${spec.outputs}x${spec.inputs}_${storageWord(spec.weight)}`,
-    bias ? 'bias' : '',
-    added.length ? `add${added.length}` : '',
-    scale === 1 ? '' : 'scaled',
-    turn ? 'turned' : '',
-    picked ? 'picked' : '',
-    end.kind === 'rows' ? '' : end.kind === 'state' ? 'cached' : 'best',
-  ];
-  const name = words.filter(w => w !== '').join('_');
-  const reads = [
-    ...(picked ? [c.arg(picked.inputs.table), c.arg(picked.inputs.ids)] : [c.arg(x)]),
-    ...[weight, bias, ...added].flatMap(i => (i ? [c.arg(i)] : [])),
-    ...(turn ? [tableOf(turn, c), c.arg(turn.inputs.positions)] : []),
-  ];
-  const sizes = [rowsOf(linear), ...(picked ? [picked.inputs.table.type.shape[0] as Dim] : [])];
-  // columns of a block hold whole turns, and end where those of a state's part do
-  const fitted = ({ m, n, k }: MatmulTiles): MatmulTiles => {
-    if (spec.turn) return { m, n: turnTile(spec.turn, n) ?? n, k };
-    return { m, n: end.kind === 'state' ? divisorUpTo(outputs, n) : n, k };
-  };
-  return variantsByRows(c, name, matmul, [...reads, ...asks, ...ends], sizes, tiles => ({ ...spec, tiles: fitted(tiles) }));
-}
-/** A linear, with what follows in its launch; v is the value that holds the result. */
-const launchLinear = (v: Value, linear: ValueOf<'linear'>, after: After, c: Lowering): readonly Launch[] => [
-  c.launch(v, linearVariants(v, linear, after, [], [c.own(v)], c)),
-];
-/** Products that write their columns of the entries of a state, one launch each. */
-function launchCached(v: ValueOf<'append'>, products: readonly Projection[], c: Lowering): readonly Launch[] {
-  const { positions, sequences } = v.inputs;
-  const state = c.state(v);
-  let from = 0;
-  return products.map(({ linear, turn }, i) => {
-    const after: After = { turn, end: { kind: 'state', state, from } };
-    from += widthOf(linear);
-    const asks = [...(turn ? [] : [c.arg(positions)]), c.arg(sequences)];
-    const variants = linearVariants(v, linear, after, asks, [c.arg(v)], c);
-    return c.launch(v, variants, { last: i === products.length - 1, rows: rowsOf(linear) });
-  });
-}
-/** The largest column of a product: of each block, then of those. */
-function launchBest(v: ValueOf<'top_indices'>, linear: ValueOf<'linear'>, c: Lowering): readonly Launch[] {
-  const rows = rowsOf(v);
-  const shape = [rows, Math.ceil(widthOf(linear) / 16)];
-  const found = [c.scratch(v, 'best', shape), c.scratch(v, 'where', shape, i32)];
-  const variants = linearVariants(v, linear, { end: { kind: 'best' } }, [], found, c);
-  const [first, ...rest] = variants.map((p): Variant => {
-    const blocks = p.kernel?.params.find(q => q.name === 'best')?.shape[1] as number;
-    return { upTo: p.upTo, kernel: c.kernel(`best_of_${blocks}`, bestOf, { blocks }), args: [...found, c.own(v)], sizes: [rows] };
-  });
-  return [c.launch(v, variants, { last: false }), c.launch(v, [first as Variant, ...rest])];
-}
-
-/** What v's launch takes in. */
-const takenBy =
-  (v: Value, c: Lowering): ((x: Value) => boolean) =>
-  x =>
-    c.absorbs(v, x);
-
-/** Rows through their steps, into a buffer of v's or, where an entry is kept for `every` positions, a state. */
-function launchRows(v: Value, chains: readonly Chain[], every: number | null, c: Lowering): readonly Launch[] {
-  const parts = chains.map((p): PartSpec => {
-    const columns = widthOf(p.source);
-    const table = p.gather ? c.limit(p.source.type.shape[0] as Dim) : null;
-    const storage = p.source.type.storage;
-    const from = p.slice?.attributes.from ?? 0;
-    return { columns, from, storage, table, added: false, heads: p.heads, width: p.width, steps: p.steps.map(stepOf) };
-  });
-  const into = every === null ? null : { state: c.state(v), every };
-  const append = v.op === 'append' ? v : null;
-  const rope = chains.flatMap(p => p.steps).find(s => s.op === 'rope') as ValueOf<'rope'> | undefined;
-  const positions = append?.inputs.positions ?? rope?.inputs.positions;
-  const rows = append ? rowsOf(append.inputs.rows) : rowsOf(v);
-  const args = [
-    ...chains.flatMap(p => [c.arg(p.source), ...(p.gather ? [c.arg(p.gather.inputs.ids)] : []), ...p.steps.flatMap(s => besideStep(s, c))]),
-    ...(positions ? [c.arg(positions)] : []),
-    ...(append ? [c.arg(append.inputs.sequences)] : []),
-    append ? c.arg(append) : c.own(v),
-  ];
-  const heads = parts[0]?.heads ?? 1;
-  const blocks = parts.length > 1 ? [heads] : [divisorUpTo(heads, 16), divisorUpTo(heads, 4), 1];
-  const candidates = blocks.map((block): RowsSpec => ({ parts, into, block })) as [RowsSpec, ...RowsSpec[]];
-  const word = parts.map(p => `${p.heads}x${p.width}`).join('_');
-  const kernel = c.kernel(`${into ? 'cache' : 'rows'}_${word}`, rowsThrough, ...candidates);
-  return [c.launch(v, always(kernel, args, [rows]), { rows })];
-}
-function stepOf(s: RowOp): StepSpec {
-  switch (s.op) {
-    case 'rms_norm':
-      return { step: 'rms_norm', eps: s.attributes.eps, weight: s.inputs.weight?.type.storage ?? null };
-    case 'layer_norm':
-      return { step: 'layer_norm', eps: s.attributes.eps, weight: s.inputs.weight.type.storage, bias: s.inputs.bias.type.storage };
-    case 'rope':
-      return { step: 'rope', ...turnOf(s) };
-    case 'hadamard':
-      return { step: 'hadamard', width: s.attributes.width };
-    case 'fake_quant': {
-      const { heads: _, ...code } = s.attributes;
-      return { step: 'fake_quant', ...code };
-    }
-  }
-}
-/** What a step reads beside the row. */
-function besideStep(s: RowOp, c: Lowering): readonly Argument[] {
-  if (s.op === 'rms_norm') return s.inputs.weight ? [c.arg(s.inputs.weight)] : [];
-  if (s.op === 'layer_norm') return [c.arg(s.inputs.weight), c.arg(s.inputs.bias)];
-  return s.op === 'rope' ? [tableOf(s, c)] : [];
-}
-
-/** A sum and its norm, both written; two launches where a chip cannot hold the rows. */
-function launchSumNorm(v: ValueOf<'rms_norm'>, sum: ValueOf<'add'>, c: Lowering): readonly Launch[] {
-  const width = widthOf(v);
-  const { weight } = v.inputs;
-  const { eps } = v.attributes;
-  const { a, b } = sum.inputs;
-  const step = { step: 'rms_norm', eps, weight: weight?.type.storage ?? null } as const;
-  const part: PartSpec = { columns: width, from: 0, storage: f32, table: null, added: true, heads: 1, width, steps: [step] };
-  const kernel = c.kernelOrNull(`sum_norm_${width}`, rowsThrough, { parts: [part], into: null, block: 1 });
-  const w = weight ? [c.arg(weight)] : [];
-  if (kernel) return [c.launch(v, always(kernel, [c.arg(a), c.arg(b), ...w, c.own(sum), c.own(v)], [rowsOf(v)]), { also: [sum] })];
-  const spec = { groups: 1, width, eps, weight: step.weight, within: null, chunk: chunkOf(width) };
-  return [
-    ...simple(c, sum, `add_${width}`, addRows, [a, b], { width, chunk: chunkOf(width) }),
-    ...simple(c, v, `rms_norm_1x${width}`, rmsNorm, [sum, weight], spec),
-  ];
-}
-
-/** Streams on their way into a sublayer. */
-function launchStreamNorm(v: ValueOf<'rms_norm'>, pre: ValueOf<'hc_pre'>, c: Lowering): readonly Launch[] {
-  const { x, weights } = pre.inputs;
-  const width = widthOf(v);
-  const { weight } = v.inputs;
-  const split = weights.op === 'hc_split' && c.absorbs(v, weights) ? weights : null;
-  const gate = weights.op === 'hc_gate' && c.absorbs(v, weights) ? weights : null;
-  const from = split ?? gate;
-  const storages = from && { scale: from.inputs.scale.type.storage, base: from.inputs.base.type.storage };
-  const by: HcNormSpec['weights'] =
-    split && storages
-      ? { by: 'split', ...split.attributes, ...storages }
-      : gate && storages
-        ? { by: 'gate', eps: gate.attributes.eps, ...storages }
-        : { by: 'rows', columns: widthOf(weights) };
-  const { streams } = pre.attributes;
-  const spec = { streams, width, weights: by, eps: v.attributes.eps, weight: weight?.type.storage ?? null };
-  const candidates = [2048, 512, 128].map(most => ({ ...spec, chunk: chunkOf(width, most) })) as [HcNormSpec, ...HcNormSpec[]];
-  const kernel = c.kernel(`hc_norm_${streams}x${width}`, hcNorm, ...candidates);
-  const args = [
-    c.arg(x),
-    ...(from ? [c.arg(from.inputs.mix), c.arg(from.inputs.scale), c.arg(from.inputs.base)] : [c.arg(weights)]),
-    ...(weight ? [c.arg(weight)] : []),
-    ...(split ? [c.own(split)] : []),
-    c.own(v),
-  ];
-  return [c.launch(v, always(kernel, args, [rowsOf(v)]), split ? { also: [split] } : {})];
-}
-
-/** A router: scores, experts chosen or looked up, their weights. */
-function launchRoute(v: ValueOf<'expert_weights'>, scores: ValueOf<'router_scores'>, c: Lowering): readonly Launch[] {
-  const { indices } = v.inputs;
-  const { logits } = scores.inputs;
-  const experts = widthOf(scores);
-  const taken = c.absorbs(v, indices);
-  const chosen = taken && indices.op === 'choose_experts' ? indices : null;
-  const table = taken && indices.op === 'gather' ? indices.inputs.table : null;
-  const bias = chosen?.inputs.bias;
-  const whole = { groups: 1, keep: 1, by: 'max', k: widthOf(indices) } as const;
-  const spec: RouteSpec = {
-    ...(chosen?.attributes ?? whole),
-    ...v.attributes,
-    f: scores.attributes.f,
-    experts,
-    bias: bias?.type.storage ?? null,
-    given: chosen ? null : table ? { table: table.type.shape[0] as number, storage: table.type.storage } : { rows: true },
-  };
-  const asked = chosen ? (bias ? [bias] : []) : table && indices.op === 'gather' ? [table, indices.inputs.ids] : [indices];
-  const name = `${chosen ? 'route' : table ? 'route_by_token' : 'route_given'}_${spec.k}_of_${experts}`;
-  const kernel = c.kernel(name, route, spec);
-  const args = [...[logits, ...asked].map(n => c.arg(n)), ...(taken ? [c.own(indices)] : []), c.own(v)];
-  return [c.launch(v, always(kernel, args, [rowsOf(v)]), taken ? { also: [indices] } : {})];
-}
 /** The terms of a sum, through the sums that its launch takes in. */
 const termsOf = (v: ValueOf<'add'>, top: Value, c: Lowering): readonly Value[] =>
   [v.inputs.a, v.inputs.b].flatMap(t => (t.op === 'add' && c.absorbs(top, t) ? termsOf(t, top, c) : [t]));

@@ -3,6 +3,7 @@ import type { Graph } from '../../ir/graph.js';
 import type { Program } from '../../ir/program.js';
 import { verify as verifyGraph } from '../../ir/verify.js';
 import { absorbMla } from './absorb-mla.js';
+import { bestToken } from './best-token.js';
 import { chooseKernels } from './choose-kernels.js';
 import { launchText } from './fuse-text.js';
 import type { LoweringOptions } from './lowering.js';
@@ -48,6 +49,8 @@ export interface PassOptions extends Pick<LoweringOptions, 'unfused'> {
   readonly onDump?: (pass: Pass, graph: Graph, changed: boolean) => void;
   /** With `dump` of all, the changed or `fuse`: what is launched for a token before fusing and after, as text. */
   readonly onFuse?: (before: string, after: string) => void;
+  /** The program gives the best token of each row that is asked for, `next`, and no logits. */
+  readonly bestToken?: boolean;
   /** The name of the last pass to run. */
   readonly stopAfter?: string;
   /** What is wrong with a graph, a sentence each; ir/verify.ts where nothing else is said. Asked of the graph as it came and after each pass that changed it. */
@@ -88,7 +91,8 @@ export function runPasses(graph: Graph, options: PassOptions = {}, list: readonl
  */
 export function lower(graph: Graph, options: PassOptions & LoweringOptions = {}): Program {
   const keep = options.keep ?? [];
-  const passed = runPasses(graph, options);
+  const prepared = runPasses(graph, options);
+  const passed = options.bestToken ? bestToken(prepared) : prepared;
   const program = planMemory(chooseKernels(passed, options), { keep });
   if (options.onFuse && ['all', 'changed', 'fuse'].includes(options.dump ?? '')) {
     const at = { tokens: 1, context: graph.limits.context };
