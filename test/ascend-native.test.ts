@@ -145,6 +145,14 @@ async function printed(engine: string, out: string, chip = '910b'): Promise<{ re
         const ids = [...recorded(join(tiny(name), 'golden.safetensors')).get('seq0.input_ids')!.data];
         expect(await fromReference(session, built.engine, ids)).toBeLessThanOrEqual(limit);
       });
+    it('v4-tiny-fp8fp4: MXFP4 experts and MXFP8 linears on the 950, against the reference on the same directory', async () => {
+      const name = 'v4-tiny-fp8fp4';
+      const built = await emulated(tiny(name), 'ascend:950', join(work, 'mxfp4'), { quantise: 'mxfp4' });
+      const session = await openEmulated(built);
+      open.push(session);
+      const ids = [...recorded(join(tiny(name), 'golden.safetensors')).get('seq0.input_ids')!.data];
+      expect(await fromReference(session, built.engine, ids)).toBeLessThanOrEqual(limit);
+    });
     it('starts only on the chip it was made for, with memory enough and the files it was made for', async () => {
       const name = 'llama-distill-tiny';
       const built = await printed(tiny(name), join(work, 'starts'));
@@ -274,6 +282,20 @@ describe('what a chip cannot run is refused with a sentence', () => {
     expect(manifest.targets[0]!.notes.join(' ')).toMatch(
       /No native program for ascend:910b: .* is int4 in pairs of rows, which engines read and programs do not/,
     );
+  });
+  it('int4 on the 950, which has no int4 cube', async () => {
+    const out = join(work, 'int4');
+    await compile(
+      tiny('llama-distill-tiny'),
+      {
+        ...{ out, targets: ['cpu'], quantise: join(fixtures, 'recipes/all-int4.json'), weights: 'auto', ...limits },
+        ...{ force: false, allowPhantomKeys: false, version: 'test', noCache: true },
+      },
+      { step: () => undefined, at: () => undefined },
+    );
+    const program = plan(join(out, 'cpu/engine'), { ...limits, allowPhantomKeys: false });
+    expect(ascend.refuses!(program, chipOf('950'))).toMatch(/is in int4, and 950 has no int4 cube: --quantise mxfp4$/);
+    expect(ascend.refuses!(program, chipOf('910b'))).toBeNull();
   });
   it('a kernel that does not fit the unified buffer', () => {
     const small = { ...chipOf('910b'), tileBytes: { value: 4096, source: 'this test' } };

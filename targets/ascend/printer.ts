@@ -362,6 +362,7 @@ export function printAscend(source: Kernel): PrintedAscend {
     (stores ? movedBytes : 0);
   const blocks = whole(product(k.grid.map(g => g.count)), names);
   const lines: Code = [
+    'KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);',
     `Arena arena(${bytes});`,
     ...tiles.map(t => `LocalTensor<${typeOf(t)}> ${names.of('tile', t.name)} = arena.take<${typeOf(t)}>(${rounded(count(t.shape))});`),
     ...Array.from({ length: temporaries }, (_, i) => `LocalTensor<float> value${i} = arena.take<float>(${most});`),

@@ -10,9 +10,12 @@ import type { Chip, SourceFile, WeightFile } from '../target.js';
 import { family } from './chips.js';
 import { printAscend } from './printer.js';
 
-/** What aclrtGetSocName begins with on a family's chips (platform configuration files of CANN, Short_SoC_version: hicann/runtime, src/platform/platform_config). */
-const socs: Readonly<Record<string, string>> = { '910b': 'Ascend910B', '910c': 'Ascend910_93' };
-export const socOf = (chip: Chip): string | null => socs[family(chip.name)] ?? null;
+/** What aclrtGetSocName begins with on a family's chips, and its architecture (platform configuration files of CANN, Short_SoC_version and NpuArch: hicann/runtime, src/platform/platform_config). */
+const socs: Readonly<Record<string, { readonly soc: string; readonly arch: number }>> = {
+  '910b': { soc: 'Ascend910B', arch: 2201 },
+  '910c': { soc: 'Ascend910_93', arch: 2201 },
+  '950': { soc: 'Ascend950', arch: 3510 },
+};
 
 function start(k: Kernel): Code {
   const names = new Names();
@@ -25,12 +28,13 @@ function start(k: Kernel): Code {
     `return ACLRT_LAUNCH_KERNEL(${k.name})(${['cores', 'stream', ...args].join(', ')});`,
   ]);
 }
-function printLaunches(kernels: readonly Kernel[], soc: string): SourceFile {
+function printLaunches(kernels: readonly Kernel[], { soc, arch }: { readonly soc: string; readonly arch: number }): SourceFile {
   const code: Code = [
     ...notice('How each kernel of this model is started. The functions aclrtlaunch_NAME are made by the tools of CANN from the kernels.'),
     '#include "hkgai_launch.h"',
     '#include "kernels.h"',
     '#ifdef HKGAI_EMULATED',
+    `#define EMULATED_NPU_ARCH ${arch}`,
     '#include "emulated_launch.h"',
     ...kernels.map(k => `#include "kernel_${k.name}.cpp"`),
     '#else',
@@ -81,8 +85,8 @@ const here = (dir: string): URL => new URL(dir, import.meta.url);
 const own = /\.(h|c|cpp|txt)$/;
 
 export function printProgram(p: Program, files: readonly WeightFile[], chip: Chip): readonly SourceFile[] {
-  const soc = socOf(chip);
-  if (soc === null) throw new Error(`${chip.name} has no program`);
+  const soc = socs[family(chip.name)];
+  if (soc === undefined) throw new Error(`${chip.name} has no program`);
   const kernels = kernelsOf(p);
   const source = (k: Kernel): SourceFile => ({
     path: `kernel_${k.name}.cpp`,

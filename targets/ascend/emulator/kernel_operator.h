@@ -20,6 +20,9 @@ struct half { uint16_t bits; };
 typedef int32_t event_t;
 typedef event_t TEventID;
 constexpr event_t EVENT_ID0 = 0, EVENT_ID1 = 1, EVENT_ID2 = 2, EVENT_ID3 = 3, EVENT_ID4 = 4, EVENT_ID5 = 5, EVENT_ID6 = 6, EVENT_ID7 = 7;
+enum KernelMetaType { KERNEL_TYPE_AIV_ONLY, KERNEL_TYPE_AIC_ONLY };
+/** Which cores a launch takes; blocks are counted in these. The vector cores are what is played here. */
+#define KERNEL_TASK_TYPE_DEFAULT(kind) static_assert(kind == KERNEL_TYPE_AIV_ONLY, "a kernel of vector cores alone")
 namespace AscendC {
 enum class TPosition { GM, VECIN, VECOUT, VECCALC, A1, B1, C1, A2, B2, CO1 };
 using QuePosition = TPosition;
@@ -55,20 +58,31 @@ inline memory_of_core &memory_at(TPosition p) {
   return memories[p == TPosition::A1 || p == TPosition::B1 || p == TPosition::C1 ? 1 : p == TPosition::A2 ? 2 : p == TPosition::B2 ? 3 : p == TPosition::CO1 ? 4 : 0];
 }
 inline const char *engine_names[] = {"the scalar unit", "the vector unit", "the cube", "the mover to L0 (MTE1)", "the mover in (MTE2)", "the mover out (MTE3)", "the fix-up unit"};
-/** now[e][f]: what e knows to have happened on f. */
-inline int now[engines][engines];
+/** now[e][f]: what e knows to have happened on f; done[e]: what e knows of its own work to be over. */
+inline int now[engines][engines], done[engines];
+/**
+ * An engine begins its work in order, but may begin before what came earlier is over: same-engine dependencies need a PipeBarrier of it (AscendC API
+ * reference of CANN 9.0, PipeBarrier). Compilers put those of the vector unit in themselves unless they are told not to (same page, note on automatic
+ * synchronisation: on by default in projects of kernel launches and custom operators); false asks for them in the source. Copies in that overlap need
+ * theirs always (cannmirror/asc-devkit, examples/02_features/11_synchronous_control/pipe_barrier/README.md).
+ */
+inline bool automatic_vector_barriers = true;
 inline int serial = 0, launch_first = 1;
 inline const char *buffer_name(char *to, const memory_of_core &m, const char *p) { std::snprintf(to, 60, "byte %ld of %s", (long)(p - m.bytes), m.name); return to; }
 inline void say_core(char *to, size_t room) { std::snprintf(to, room, "core %ld of %ld", block_index, block_count); }
 using emulator::fail;
 
 inline void PipeBarrierOf(pipe_t p) {
-  if (p != PIPE_ALL) return; // an engine does its own work in order here
+  for (int e = 0; e < engines; e++) if (p == e || p == PIPE_ALL) done[e] = now[e][e];
+  if (p != PIPE_ALL) return;
   for (int e = 0; e < engines; e++) for (int f = 0; f < engines; f++) now[e][f] = now[f][f];
 }
-template <pipe_t p> inline void PipeBarrier() { PipeBarrierOf(p); }
+template <pipe_t p> inline void PipeBarrier() {
+  static_assert(p != PIPE_S, "PipeBarrier of the scalar unit is an error of the hardware: its work is in order");
+  PipeBarrierOf(p);
+}
 inline void step(pipe_t e) { now[e][e]++; }
-inline void join(pipe_t e, const int *seen) { for (int f = 0; f < engines; f++) if (now[e][f] < seen[f]) now[e][f] = seen[f]; }
+inline void join(pipe_t e, const int *seen) { if (done[e] < seen[e]) done[e] = seen[e]; for (int f = 0; f < engines; f++) if (now[e][f] < seen[f]) now[e][f] = seen[f]; }
 inline memory_of_core *memory_of(const void *p) {
   for (memory_of_core &m : memories) if (m.bytes && (const char *)p >= m.bytes && (const char *)p < m.bytes + *m.limit) return &m;
   return nullptr;
@@ -80,9 +94,12 @@ inline void touch(memory_of_core &m, const void *p, long bytes, pipe_t e, bool w
     piece &q = m.pieces[i];
     if (q.writer >= 0 && q.writer != e && q.wrote > now[e][q.writer])
       fail("%s %s %s before %s, which writes it, was waited for", engine_names[e], write ? "writes" : "reads", buffer_name(at, m, m.bytes + 32 * i), engine_names[q.writer]);
-    if (!write) { q.read[e] = now[e][e]; continue; }
-    for (int f = 0; f < engines; f++)
+    for (int f = 0; f < engines && write; f++)
       if (f != e && q.read[f] > now[e][f]) fail("%s writes %s before %s, which reads it, was waited for", engine_names[e], buffer_name(at, m, m.bytes + 32 * i), engine_names[f]);
+    const bool own_barrier = e == PIPE_MTE2 || (e == PIPE_V && !automatic_vector_barriers);
+    if (own_barrier && q.writer == e && q.wrote > done[e] && q.wrote != now[e][e])
+      fail("%s %s %s, which it wrote itself, with no PipeBarrier of its own between", engine_names[e], write ? "writes" : "reads", buffer_name(at, m, m.bytes + 32 * i));
+    if (!write) { q.read[e] = now[e][e]; continue; }
     q.writer = e;
     q.wrote = now[e][e];
   }
@@ -151,6 +168,7 @@ struct TPipe {
     emulator::say_place = say_core;
     serial++;
     std::memset(now, 0, sizeof now);
+    std::memset(done, 0, sizeof done);
     std::memset(flags, 0, sizeof flags);
     for (memory_of_core &m : memories) {
       if (m.used) clear(m, m.used);
