@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { notThere, type Problem, Refusal } from '../ir/problem.js';
 import { devicesOf, type Parallel } from '../targets/launch.js';
-import type { Chip, Device, Link, Target } from '../targets/target.js';
+import type { Chip, Device, Fact, Link, Target } from '../targets/target.js';
 import type { ModelConfig } from './checkpoint/config.js';
 import { resolveTarget } from './choice.js';
 import { assumptions, usual } from './plan/assumptions.js';
@@ -15,7 +15,7 @@ import * as problems from './plan/problems.js';
 import { type Demand, deviceCounts, type Goal, type Listed, listRows, order, type Row, rowOf } from './plan/rows.js';
 import { type ModelDigest, parallelAsked } from './plan/saved.js';
 import { betweenOf, type Drafts } from './plan/time.js';
-import { deviceWith, parseTopology, type Topology } from './plan/topology.js';
+import { deviceWith, parseTopology, ranges, type Topology } from './plan/topology.js';
 import { bytesOf, type Described, shapeOf } from './plan-model.js';
 
 export { resolveTarget } from './choice.js';
@@ -75,6 +75,8 @@ export interface DeploymentPlan {
   readonly context: number;
   readonly prompt: number;
   readonly kv: KvStorage;
+  /** Watts of a device that energy is of, and where they are from; null: not known. */
+  readonly power: Fact<number> | null;
   readonly rows: readonly Row[];
   readonly left: Listed['left'];
   readonly assumed: readonly {
@@ -94,17 +96,22 @@ const assumedOf = (o: Pick<PlanOptions, 'imbalance'>): DeploymentPlan['assumed']
 
 // ---- the plan
 
+/** The most that an hour of a device may cost, in whatever it is counted. */
+const mostPrice = 1e9;
 /** A number for every chip, or `target:chip=number` for some. */
-function perChip(words: readonly string[], chip: string, option: string, known: readonly string[]): number | null {
+function perChip(words: readonly string[], chip: string, option: string, known: readonly string[], most: number): number | null {
   let every: number | null = null;
   let own: number | null = null;
   for (const word of words) {
     const [before = '', after, ...more] = word.split('=');
     const text = after ?? before;
     const n = text.trim() === '' ? Number.NaN : Number(text);
-    if (!(n >= 0) || !Number.isFinite(n) || more.length)
+    if (!(n >= 0 && n <= most) || more.length)
       throw new Refusal([
-        problems.optionClash(`${option} ${word}: a number, or target:chip=number, was expected`, 'Write 0.5, or cuda:h20=0.5.'),
+        problems.optionClash(
+          `${option} ${word}: a number from 0 to ${most}, or target:chip=number, was expected`,
+          'Write 0.5, or cuda:h20=0.5.',
+        ),
       ]);
     if (after === undefined) every = n;
     else if (before === chip) own = n;
@@ -114,6 +121,25 @@ function perChip(words: readonly string[], chip: string, option: string, known: 
       ]);
   }
   return own ?? every;
+}
+/** The recipe of a chip in `--quantise w8a8,cuda:h20=w4a16`: its own, or the one for all; null: its usual one. */
+function recipeFor(text: string | null, chip: string, known: readonly string[]): { readonly name: string | null; readonly own: boolean } {
+  let every: string | null = null;
+  let own: string | null = null;
+  // a file's name may have both signs in it
+  const words = text === null ? [] : /(^|,)[\w-]+:[\w.-]+=/.test(text) ? text.split(',') : [text];
+  for (const word of words) {
+    const m = /^([\w-]+:[\w.-]+)=(.*)$/.exec(word);
+    if ((m ? m[2] : word) === '')
+      throw new Refusal([problems.optionClash(`--quantise ${text} names no recipe`, 'Write w8a8, or cuda:h20=w8a8.')]);
+    if (!m) every = word;
+    else if (m[1] === chip) own = m[2] as string;
+    else if (!known.includes(m[1] as string))
+      throw new Refusal([
+        problems.optionClash(`--quantise ${word}: the plan is of ${known.join(', ')}, not of ${m[1]}`, 'Name one of these.'),
+      ]);
+  }
+  return { name: own ?? every, own: own !== null };
 }
 const labelOf = (target: Target, chip: Chip): string => `${target.name}:${chip.name}`;
 
@@ -129,7 +155,7 @@ function sceneOf(target: Target, chip: Chip, label: string, topologyFile: string
     throw new Refusal([
       problems.noDevice(
         label,
-        target.chips.filter(c => c.family === chip.name && c.device).map(c => labelOf(target, c)),
+        target.chips.filter(c => c.device).map(c => labelOf(target, c)),
       ),
     ]);
   return { device, topology };
@@ -146,12 +172,18 @@ function draftsOf(text: string, c: ModelConfig): Drafts {
     throw new Refusal([problems.optionClash('--drafts needs an MTP block, and the model has none', 'Leave it out.')]);
   return { proposed, taken };
 }
-function demandOf(o: PlanOptions, c: ModelConfig, label: string, known: readonly string[]): Demand {
+function demandOf(o: PlanOptions, c: ModelConfig, label: string, device: Device | null, known: readonly string[]): Demand {
   const context = o.context ?? Math.min(8192, c.maxPositions);
   if (o.devices !== null && o.devices > mostDevices) throw new Refusal([problems.tooMany(o.devices, mostDevices)]);
   if (context > c.maxPositions) throw new Refusal([problems.contextBeyond(context, c.maxPositions)]);
-  if (o.imbalance !== null && !(o.imbalance >= 1))
-    throw new Refusal([problems.optionClash(`--imbalance ${o.imbalance}: the busiest rank has the mean at least`, 'Write 1 or more.')]);
+  if (o.imbalance !== null && !(o.imbalance >= 1 && o.imbalance <= mostDevices))
+    throw new Refusal([
+      problems.optionClash(
+        `--imbalance ${o.imbalance}: the busiest rank has the mean at least, and at most what all have`,
+        `Write a number from 1 to ${mostDevices}.`,
+      ),
+    ]);
+  const watts = perChip(o.power, label, '--power', known, ranges.power.most);
   const prompt = Math.min(o.prompt ?? Math.max(1, Math.floor(context / 2)), context);
   return {
     goal: o.goal,
@@ -161,8 +193,8 @@ function demandOf(o: PlanOptions, c: ModelConfig, label: string, known: readonly
     kv: o.kv,
     drafts: o.drafts === null ? null : draftsOf(o.drafts, c),
     redundant: o.redundant,
-    power: perChip(o.power, label, '--power', known),
-    price: perChip(o.price, label, '--price', known),
+    power: watts === null ? (device?.power ?? null) : { value: watts, source: '--power' },
+    price: perChip(o.price, label, '--price', known, mostPrice),
     assumed: o.imbalance === null ? usual : { ...usual, imbalance: o.imbalance },
   };
 }
@@ -172,7 +204,7 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
   const { shape, written, notes } = shapeOf(d, o);
   const label = labelOf(written.target, written.chip);
   const { device, topology } = sceneOf(written.target, written.chip, label, o.topology);
-  const demand = demandOf(o, d.config, label, [label]);
+  const demand = demandOf(o, d.config, label, device, [label]);
   const perNode = topology?.devicesPerNode ?? device.perNode?.value ?? null;
   let listed: Listed;
   let devices: number;
@@ -235,6 +267,7 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
     context: demand.context,
     prompt: demand.prompt,
     kv: o.kv,
+    power: demand.power,
     rows: listed.rows,
     left: listed.left,
     assumed: assumedOf(o),
@@ -243,10 +276,16 @@ export function deploymentPlan(d: Described, o: PlanOptions): DeploymentPlan {
       ...notes,
       ...own,
       ...alone,
+      ...powerNote(demand.power, listed.rows),
       ...(topology?.device.betweenNodes ? [] : linkNote(device, listed.rows.find(r => r.parallel.nodes > 1)?.parallel)),
     ],
   };
 }
+/** Where the watts are from, if not from the one who asks. */
+const powerNote = (power: Fact<number> | null, rows: readonly Row[]): readonly string[] =>
+  power !== null && power.source !== '--power' && rows.some(r => r.energy !== null)
+    ? [`Energy is of ${power.value} W a device (${power.source}); --power takes another figure.`]
+    : [];
 /** Which link between nodes is taken, and which else the chip may have there: it decides much, and is the room's, not the chip's. */
 function linkNote(device: Device, p: Parallel | undefined): readonly string[] {
   const link = p && betweenOf(device, p);
@@ -307,14 +346,16 @@ export function compareChips(d: Described, chips: readonly string[], o: Omit<Pla
   let prompt = 0;
   const rows = chips.map((asked, i): Compared => {
     const label = known[i] as string;
-    const demand = demandOf({ ...o, target: asked, parallel: null, topology: null }, d.config, label, known);
+    const { target, chip } = resolveTarget(asked);
+    const demand = demandOf({ ...o, target: asked, parallel: null, topology: null }, d.config, label, chip.device ?? null, known);
     context = demand.context;
     prompt = demand.prompt;
-    const runtimes = resolveTarget(asked).target.engines.runtimes;
+    const { runtimes, recipes } = target.engines;
     const runtime = o.runtime && Object.hasOwn(runtimes, o.runtime.split('@')[0] as string) ? o.runtime : null;
-    const recipes = resolveTarget(asked).target.engines.recipes;
-    // a recipe that not every target has under its name is taken where there is one
-    const quantise = o.quantise && (/[./\\]/.test(o.quantise) || Object.hasOwn(recipes, o.quantise)) ? o.quantise : null;
+    const recipe = recipeFor(o.quantise, label, known);
+    // a recipe for all that not every target has under its name is taken where there is one
+    const quantise =
+      recipe.name !== null && (recipe.own || /[./\\]/.test(recipe.name) || Object.hasOwn(recipes, recipe.name)) ? recipe.name : null;
     let made: ReturnType<typeof shapeOf>;
     try {
       made = shapeOf(d, { ...o, target: asked, runtime, quantise });
@@ -337,7 +378,7 @@ export function compareChips(d: Described, chips: readonly string[], o: Omit<Pla
     const most = o.devices ?? mostCompared;
     const notes = [
       ...made.notes,
-      ...(o.quantise && !quantise ? [`${o.quantise} is no recipe of it: its usual one is taken.`] : []),
+      ...(recipe.name !== null && quantise === null ? [`${recipe.name} is no recipe of it: its usual one is taken.`] : []),
       ...(o.runtime && !runtime ? [`${o.runtime} is no engine of it.`] : []),
     ];
     const common = {
@@ -359,7 +400,12 @@ export function compareChips(d: Described, chips: readonly string[], o: Omit<Pla
       if (n % nodes !== 0) continue;
       const best = [...listRows(shape, n, nodes, device, label, demand).rows].sort(better)[0];
       if (best && best.fits !== false && (o.devices !== null || (best.sequences ?? wanted) >= wanted))
-        return { ...common, row: best, missing: best.missing, notes: [...notes, ...linkNote(device, best.parallel)] };
+        return {
+          ...common,
+          row: best,
+          missing: best.missing,
+          notes: [...notes, ...powerNote(demand.power, [best]), ...linkNote(device, best.parallel)],
+        };
     }
     return { ...common, row: null, missing: [] };
   });

@@ -16,7 +16,7 @@ import { usual } from '../src/plan/assumptions.js';
 import { ways } from '../src/plan/rows.js';
 import { dealStages, rankBytes } from '../src/plan/shard.js';
 import { reached } from '../src/plan/time.js';
-import { deviceWith, linkFields, parseTopology, peakKinds, topologyFields } from '../src/plan/topology.js';
+import { deviceWith, linkFields, parseTopology, peakKinds, ranges, topologyFields } from '../src/plan/topology.js';
 import {
   bytesOf,
   checkParallel,
@@ -269,6 +269,33 @@ describe('bytes of a rank', () => {
     expect(stages([1, 1, 1, 1, 1, 1], 2, 2, 2)).toBe('0-3 3-6');
     expect(stages([1, 1, 1, 1, 1, 1], 3, 0, 2)).toMatch(/^0-[12] /);
     expect(stages([9, 1, 1, 1], 0, 0, 4)).toBe('0-1 1-2 2-3 3-4');
+    // against every way to cut
+    const heaviest = (layers: readonly number[], first: number, last: number, n: number): number => {
+      const sum = (from: number, to: number): number => layers.slice(from, to).reduce((a, b) => a + b, 0);
+      const rest = (from: number, stages: number): number =>
+        stages === 1
+          ? sum(from, layers.length) + last
+          : Math.min(
+              ...Array.from({ length: Math.max(0, layers.length - from - stages + 1) }, (_, i) =>
+                Math.max(sum(from, from + i + 1) + (from === 0 ? first : 0), rest(from + i + 1, stages - 1)),
+              ),
+            );
+      return n === 1 ? sum(0, layers.length) + first + last : rest(0, n);
+    };
+    let state = 7;
+    const next = (below: number): number => (state = (state * 48271) % 2147483647) % below;
+    for (let i = 0; i < 200; i++) {
+      const layers = Array.from({ length: 1 + next(9) }, () => next(5));
+      const [first, last, n] = [next(6), next(6), 1 + next(layers.length)];
+      const dealt = dealStages(layers, first, last, n);
+      const weights = dealt.map(s => layers.slice(s.from, s.to).reduce((a, b) => a + b, 0) + (s.first ? first : 0) + (s.last ? last : 0));
+      expect([layers, n, dealt.every(s => s.to > s.from), Math.max(...weights)]).toEqual([
+        layers,
+        n,
+        true,
+        heaviest(layers, first, last, n),
+      ]);
+    }
   });
 });
 
@@ -495,7 +522,12 @@ describe('what is asked', () => {
     expect(of({ devices: 9, nodes: 2 })).toMatch(/^HK2706/);
     expect(of({ devices: 127 })).toMatch(/^HK2706|^HK2710/);
     expect(of({ devices: 8, target: 'cuda' })).toMatch(/^HK2705 \| Nothing is known of cuda:generic as a device/);
-    expect(of({ devices: 8, target: 'ascend:910b', quantise: 'w8a8' })).toContain('Chips of this kind that are known: ascend:910b1, ');
+    // every chip of the target of which something is known, whichever of them was asked for
+    for (const target of ['ascend', 'ascend:910b'])
+      for (const chip of ['910b1', '910b4', '910c', '310p', '950dt'])
+        expect(of({ devices: 8, target, quantise: 'w8a8' })).toMatch(
+          new RegExp(`Chips of this target that are known: .*ascend:${chip}[,.]`),
+        );
     expect(of({ devices: 8, context: 1e6 })).toMatch(/^HK2713/);
     expect(of({ devices: 8, price: ['cheap'] })).toMatch(/^HK2711 \| --price cheap/);
     expect(of({ devices: 8, price: ['ascend:910c=1'] })).toMatch(/^HK2711 .*the plan is of cuda:h200, not of ascend:910c/);
@@ -507,7 +539,10 @@ describe('what is asked', () => {
     for (const devices of [65537, 1e9, Number.MAX_SAFE_INTEGER]) expect(of({ devices })).toMatch(/^HK2718 .*more than a plan looks at/);
     expect(refusal(() => compareChips(d, ['cuda:h20'], { ...asked, devices: 1e9 }))).toMatch(/^HK2718/);
     expect(refusal(() => placed(parallelOf('tp=256,dp=257'), null))).toMatch(/^HK2718 \| 65792 devices/);
-    for (const imbalance of [0, 0.99]) expect(of({ devices: 8, imbalance })).toMatch(/^HK2711 \| --imbalance/);
+    for (const price of ['1e308', '-1', 'cuda:h200=1e10'])
+      expect(of({ devices: 8, price: [price] })).toMatch(/^HK2711 \| --price .*a number from 0 to/);
+    expect(of({ devices: 8, power: ['1e6'] })).toMatch(/^HK2711 \| --power 1e6: a number from 0 to 100000/);
+    for (const imbalance of [0, 0.99, 1e300]) expect(of({ devices: 8, imbalance })).toMatch(/^HK2711 \| --imbalance/);
     expect(of({ parallel: 'dp=8,ep=8,redundant=456' })).toMatch(/^HK2703 .*456 replicas are more than 8 ranks have room for/);
     expect(of({ parallel: 'dp=8,ep=8,redundant=448' })).toBe('not refused');
     expect(refusal(() => deploymentPlan(describeModel(config('Kimi-K2.5')), { ...asked, target: 'cuda:h20', devices: 8 }))).toMatch(
@@ -569,7 +604,16 @@ describe('what is asked', () => {
     writeFileSync(file, JSON.stringify(deploymentPlan(describeModel(join(work, 'bare')), { ...asked, quantise: 'bf16', devices: 2 })));
     expect(of(file)).toBe('not refused');
     for (const [text, what] of [
-      ['{', 'it is not JSON'],
+      ['{', 'the end where a key was expected'],
+      ['{"format":"hkgai-plan-1","format":"hkgai-plan-1"}', 'the key "format" stands twice in one object'],
+      [
+        JSON.stringify({ ...plan, rows: [] }).replace(
+          '"rows":[]',
+          '"rows":[{"parallel":{"tp":1,"tp":2,"dp":1,"pp":1,"ep":1,"redundant":0,"nodes":1}}]',
+        ),
+        'the key "tp" stands twice in one object',
+      ],
+      [JSON.stringify({ ...plan, target: 'cuda:\u001b[2Jh200' }), 'it does not say which target it is for'],
       ['[]', 'its format is not "hkgai-plan-1"'],
       ['{"format":"hkgai-plan-1"}', 'it has no rows'],
       ['{"format":"hkgai-plan-1","rows":[]}', 'it does not say which model it is of'],
@@ -629,6 +673,48 @@ describe('hkgai plan', () => {
     const [, one] = await said(lite, '--target', 'cuda:h20', '--parallel', `${file}#3`, '--json');
     expect((JSON.parse(one) as DeploymentPlan).rows).toEqual([plan.rows[2]]);
   });
+  it('--rows limits --json too, and says so; rows keep their numbers', async () => {
+    const all = JSON.parse((await said(lite, '-t', 'cuda:h20', '--devices', '8', '--goal', 'devices', '--json'))[1]) as DeploymentPlan;
+    const some = JSON.parse(
+      (await said(lite, '-t', 'cuda:h20', '--devices', '8', '--goal', 'devices', '--json', '--rows', '3'))[1],
+    ) as DeploymentPlan;
+    expect(all.rows.length).toBeGreaterThan(10);
+    expect(some.rows).toEqual(all.rows.slice(0, 3));
+    expect(some.notes).toEqual([...all.notes, `Of ${all.rows.length} rows these are the first 3.`]);
+  });
+  it('--redundant 0 is none', async () => {
+    const rows = (text: string): DeploymentPlan['rows'] => (JSON.parse(text) as DeploymentPlan).rows;
+    const [code, text] = await said(lite, '-t', 'cuda:h20', '--devices', '4', '--redundant', '0', '--json');
+    expect(code).toBe(0);
+    expect(new Set(rows(text).map(r => r.parallel.redundant))).toEqual(new Set([0]));
+    expect(rows(text).some(r => r.parallel.ep > 1)).toBe(true);
+  });
+  it('energy is of --power, else of what the chip or the topology says, else unknown', async () => {
+    const plan = async (...args: readonly string[]): Promise<DeploymentPlan> =>
+      JSON.parse((await said(lite, '--devices', '2', '--json', ...args))[1]) as DeploymentPlan;
+    const of = (p: DeploymentPlan) => [p.power?.value ?? null, p.rows[0]?.energy ?? null, p.notes.filter(n => n.startsWith('Energy is'))];
+    const h20 = await plan('-t', 'cuda:h20');
+    const watts = h20.power!.value;
+    expect(watts).toBeGreaterThan(0);
+    expect(h20.rows[0]!.energy).toBeCloseTo((2 * watts * 1e6) / h20.rows[0]!.estimate!.decode / 3.6e6, 9);
+    expect(of(h20)[2]).toEqual([`Energy is of ${watts} W a device (${h20.power!.source}); --power takes another figure.`]);
+    const own = await plan('-t', 'cuda:h20', '--power', String(2 * watts));
+    expect([own.power, of(own)[2]]).toEqual([{ value: 2 * watts, source: '--power' }, []]);
+    expect(own.rows[0]!.energy).toBeCloseTo(2 * h20.rows[0]!.energy!, 9);
+    const room = join(work, 'power.json');
+    writeFileSync(room, '{"format":"hkgai-topology-1","power":123}');
+    const there = await plan('-t', 'cuda:h20', '--topology', room);
+    expect([there.power, of(there)[2]]).toEqual([
+      { value: 123, source: room },
+      [`Energy is of 123 W a device (${room}); --power takes another figure.`],
+    ]);
+    // nothing is published of this one
+    expect(of(await plan('-t', 'ascend:910c', '--quantise', 'w8a8'))).toEqual([null, null, []]);
+    const [, text] = await said(lite, '--compare', 'cuda:h20', 'ascend:910c', '--power', 'ascend:910c=300');
+    expect(text).toContain(`cuda:h20: Energy is of ${watts} W a device`);
+    expect(text).not.toContain('ascend:910c: Energy is');
+    expect(text).toMatch(/^kWh a million tokens +\d\S* +\d/m);
+  });
   it('says by its exit code that nothing fits, and by how much not', async () => {
     const [code, text] = await said(config('DeepSeek-V3'), '--target', 'cuda:h20', '--devices', '2');
     expect(code).toBe(5);
@@ -656,6 +742,24 @@ describe('hkgai plan', () => {
     expect(text).toContain('biren:br106b: w8a8 is no recipe of it: its usual one is taken.');
     expect(text).toContain('ascend:910b: not known: all of ascend:910b');
     expect(text).toMatch(/^devices +1 +1 +\d +\?$/m);
+  });
+  it('compares chips each in a recipe of its own', async () => {
+    const two = ['--compare', 'cuda:h20', 'ascend:910c', '--json'];
+    const recipes = async (...args: readonly string[]) => {
+      const [code, text] = await said(lite, ...two, ...args);
+      return code === 0 ? (JSON.parse(text) as { chips: readonly { recipe: string }[] }).chips.map(c => c.recipe) : text;
+    };
+    expect(await recipes('--quantise', 'cuda:h20=w4a16,ascend:910c=w8a8')).toEqual(['w4a16', 'w8a8']);
+    expect(await recipes('--quantise', 'cuda:h20=w4a16', '--quantise', 'w8a8')).toEqual(['w4a16', 'w8a8']);
+    expect(await recipes('--quantise', 'w8a8')).toEqual(['w8a8', 'w8a8']);
+    expect(await recipes('--quantise', 'biren:br106b=int8')).toBe(
+      'HK2711 --quantise biren:br106b=int8: the plan is of cuda:h20, ascend:910c, not of biren:br106b',
+    );
+    expect(await recipes('--quantise', 'cuda:h20=')).toBe('HK2711 --quantise cuda:h20= names no recipe');
+    // one that is asked of a chip by its name is refused where the chip has none of it
+    const [, text] = await said(lite, ...two, '--quantise', 'cuda:h20=int9');
+    const [h20] = (JSON.parse(text) as { chips: readonly { refused: readonly { what: string }[] }[] }).chips;
+    expect(h20!.refused.map(p => p.what).join()).toContain('int9');
   });
   it('refuses options that mean nothing together', async () => {
     expect(await said(lite)).toEqual([2, `HK2716 ${lite} has no weights, and a plan of a compile counts theirs`]);
@@ -695,6 +799,12 @@ describe('a topology', () => {
     expect(Object.keys(schema.properties.peak!.properties!).sort()).toEqual([...peakKinds].sort());
     expect(Object.keys(schema.$defs.link.properties)).toEqual([...linkFields]);
     for (const p of Object.values(schema.properties)) expect(p.description).toMatch(/\.$/);
+    type Range = { readonly minimum?: number; readonly maximum?: number };
+    const peak = schema.properties.peak!.properties as Readonly<Record<string, Range>>;
+    const fields = { ...schema.properties, ...schema.$defs.link.properties } as Readonly<Record<string, Range>>;
+    for (const [name, { least, most }] of Object.entries(ranges))
+      for (const f of name === 'peak' ? Object.values(peak) : [fields[name]])
+        expect([name, f?.minimum, f?.maximum]).toEqual([name, least, most]);
   });
   it('of the page is read', () => {
     const text = /```json\n([\s\S]*?)```/.exec(readFileSync(here('docs/plan.md'), 'utf8'))![1] as string;
@@ -707,19 +817,33 @@ describe('a topology', () => {
     ]);
   });
   it('stands in place of what is known of the chip, and what it does not say stays', () => {
-    const t = parseTopology('{"format":"hkgai-topology-1","memory":1e11,"nodes":2,"devicesPerNode":4,"peak":{"int8":5}}', 'room.json');
+    const t = parseTopology('{"format":"hkgai-topology-1","memory":1e11,"nodes":2,"devicesPerNode":4,"peak":{"int8":5e14}}', 'room.json');
     const d = deviceWith({ memory: null, peak: { bf16: null }, memoryBandwidth: { value: 7, source: 's' } } as unknown as Device, t)!;
     expect([d.memory!.value, d.memory!.source, d.memoryBandwidth!.value, d.peak]).toEqual([
       1e11,
       'room.json',
       7,
-      { bf16: null, int8: { value: 5, source: 'room.json' } },
+      { bf16: null, int8: { value: 5e14, source: 'room.json' } },
     ]);
     expect(deviceWith(null, t)!.memoryBandwidth).toBeNull();
     writeFileSync(join(work, 'room.json'), '{"format":"hkgai-topology-1","memory":2e11,"nodes":2,"devicesPerNode":4}');
     const p = deploymentPlan(describeModel(config('DeepSeek-V3')), { ...asked, target: 'cuda', topology: join(work, 'room.json') });
     expect([p.devices, p.nodes, p.rows[0]!.fits, p.rows[0]!.estimate]).toEqual([8, 2, true, null]);
     expect(p.rows[0]!.missing).toContain('memory bandwidth of cuda:generic');
+  });
+  it('at the ends of what is believed gives numbers', () => {
+    const room = join(work, 'ends.json');
+    for (const end of ['least', 'most'] as const) {
+      const { memoryBandwidth, bytesPerSecond, latency, power } = ranges;
+      const peak = Object.fromEntries(peakKinds.map(k => [k, ranges.peak[end]]));
+      const link = { name: 'x', bytesPerSecond: bytesPerSecond[end], latency: latency[end === 'least' ? 'most' : 'least'] };
+      const said = { nodes: 2, devicesPerNode: 4, memory: ranges.memory.most, memoryBandwidth: memoryBandwidth[end], power: power.most };
+      writeFileSync(room, JSON.stringify({ format: 'hkgai-topology-1', ...said, peak, inNode: [link], betweenNodes: [link] }));
+      const p = deploymentPlan(describeModel(config('DeepSeek-V3')), { ...asked, topology: room, price: ['1e9'] });
+      for (const r of p.rows)
+        for (const n of [r.energy, r.cost, ...Object.values(r.estimate!).filter(v => typeof v === 'number')])
+          expect([r.name, Number.isFinite(n) && (n as number) > 0]).toEqual([r.name, true]);
+    }
   });
   it('has no more nodes, and no more devices on one, than it says', () => {
     const room = join(work, 'small-room.json');
@@ -743,7 +867,7 @@ describe('a topology', () => {
     const found = refusal(() => parseTopology(text, 'room.json'));
     for (const what of [
       'format is to be "hkgai-topology-1"',
-      'memory is a number above 0',
+      'memory is a number of bytes from 1e6 to 1e15',
       'nodes is a whole number from 1 to 65536',
       '"speed" is no field of a topology',
       '"fp9" is no field of peak',
@@ -751,6 +875,18 @@ describe('a topology', () => {
     ])
       expect(found).toContain(`HK2704 | room.json: ${what}`);
     expect(refusal(() => parseTopology('[', 'room.json'))).toMatch(/^HK2704/);
+    for (const [field, what] of [
+      ['"memory": 1e308', 'memory is a number of bytes from 1e6 to 1e15'],
+      ['"memory": 80', 'memory is a number of bytes from 1e6 to 1e15'],
+      ['"memoryBandwidth": 1e-300', 'memoryBandwidth is a number of bytes a second from 1e6 to 1e15'],
+      ['"peak": {"bf16": 1e300}', 'bf16 is a number of operations a second from 1e6 to 1e21'],
+      ['"inNode": [{"name": "x", "bytesPerSecond": 0}]', 'bytesPerSecond is a number of bytes a second from 1e3 to 1e15'],
+      ['"inNode": [{"name": "x", "bytesPerSecond": 1e9, "latency": 1e9}]', 'latency is a number of seconds from 0 to 10'],
+      ['"power": 1e300', 'power is a number of watts from 0.1 to 1e5'],
+    ] as const)
+      expect(refusal(() => parseTopology(`{"format":"hkgai-topology-1",${field}}`, 'room.json'))).toBe(
+        `HK2704 | room.json: ${what} | src/topology.schema.json has the fields of a topology; docs/plan.md shows one.`,
+      );
     expect(refusal(() => parseTopology('7', 'room.json'))).toMatch(/^HK2704 \| room.json: a topology is an object/);
   });
 });

@@ -110,10 +110,16 @@ export function deploymentCommand(model: string, o: DeploymentArguments): number
     return c.chips.every(x => x.row === null) ? 5 : 0;
   }
   const p = deploymentPlan(d, { ...common(o), target: o.target?.[0] ?? 'cpu', topology: o.topology ?? null, parallel: o.parallel ?? null });
-  if (o.json) printJson(p);
+  if (o.json) printJson(o.rows === undefined ? p : firstRows(p, o.rows));
   else showPlan(p, o.rows ?? 12);
   return p.rows.some(r => r.fits !== false) ? 0 : 5;
 }
+
+/** A plan with the best rows alone: their numbers stay. */
+const firstRows = (p: DeploymentPlan, most: number): DeploymentPlan =>
+  p.rows.length > most
+    ? { ...p, rows: p.rows.slice(0, most), notes: [...p.notes, `Of ${p.rows.length} rows these are the first ${most}.`] }
+    : p;
 
 /** Three figures that matter: 1234, 45.6, 0.123. */
 const figure = (n: number): string =>
@@ -292,7 +298,7 @@ function showComparison(c: Comparison): void {
   }
   if (c.chips.some(x => x.row && (x.row.energy === null || x.row.cost === null)))
     print(
-      'Energy and cost are of --power WATTS and --price AMOUNT (a device and hour): a number for all, or target:chip=number with commas between. ? is not said, or not known.',
+      'Energy is of --power WATTS, or of what is known of the chip; cost of --price AMOUNT (a device and hour). A number for all, or target:chip=number with commas between. ? is not said, or not known.',
     );
   showAssumed(
     c.assumed,

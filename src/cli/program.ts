@@ -25,6 +25,7 @@ const memory = (text: string): number => {
   return Math.floor(Number(m[1]) * 1024 ** ['', 'k', 'm', 'g', 't'].indexOf((m[2] as string).toLowerCase()));
 };
 const each = (text: string, before: readonly string[] = []): readonly string[] => [...before, text];
+const joined = (text: string, before?: string): string => (before === undefined ? text : `${before},${text}`);
 const list = (text: string, before: readonly string[] = []): readonly string[] => [...before, ...text.split(',').filter(t => t !== '')];
 
 export async function run(args: readonly string[], version: string): Promise<number> {
@@ -107,7 +108,7 @@ export async function run(args: readonly string[], version: string): Promise<num
     .description('what compile would write: bytes, memory, disk, time; or with --devices how it would stand on devices; nothing is written')
     .argument('<model>', 'directory with config.json and safetensors; with --devices headers or config.json alone will do')
     .option('-t, --target <name>', 'target[:chip], may be given more than once', list)
-    .option('--quantise <recipe>', 'recipe by name, or a JSON file')
+    .option('--quantise <recipe>', 'recipe by name, or a JSON file; with --compare also target:chip=recipe, with commas between', joined)
     .option('--runtime <name>', 'engine that reads the directory, name or name@version')
     .option('--format <name>', "form of the engine's directory")
     .addOption(new Option('--search <how>', 'how scales are found').choices(['absmax', 'mse', 'gptq']))
@@ -129,9 +130,9 @@ export async function run(args: readonly string[], version: string): Promise<num
     .option('--redundant <n>', 'replicas of experts beyond one each', zeroOrMore)
     .option('--drafts <proposed:taken>', 'tokens that the MTP block proposes a step, and how many are taken on the mean, as 1:0.7')
     .option('--imbalance <x>', 'tokens of the busiest rank of experts over the mean, as a placement says', real)
-    .option('--power <watts>', 'of a device, for energy; a number, or target:chip=number', list)
+    .option('--power <watts>', 'of a device, for energy, in place of what its file says; a number, or target:chip=number', list)
     .option('--price <amount>', 'of a device and hour, for cost; a number, or target:chip=number', list)
-    .option('--rows <n>', 'rows of the table', whole)
+    .option('--rows <n>', 'rows of the table, and of --json where said', whole)
     .addOption(json)
     .action(async (model, options) => {
       code = await (await import('./plan-command.js')).planAction(model, options, version);

@@ -38,11 +38,21 @@ export function objections(m: ModelShape, p: Parallel): readonly string[] {
       );
     if (p.ep !== p.tp * p.dp) found.push(`experts are dealt to all ranks of a stage: ep is ${p.tp * p.dp}, not ${p.ep}.`);
   } else if (p.redundant > 0) found.push('redundant experts need experts that are dealt whole: ep above 1.');
-  if (tp === 1) return found;
+  return tp === 1 ? found : [...found, ...uncut(m, tp, p.ep > 1)];
+}
+/** By model and numbers: a plan asks for thousands of ways. */
+const known = new WeakMap<ModelShape, Map<string, readonly string[]>>();
+/** Sentences: parts of the model that cannot be cut by tp. `dealt`: experts are whole on their ranks. */
+function uncut(m: ModelShape, tp: number, dealt: boolean): readonly string[] {
+  const ways = known.get(m) ?? new Map<string, readonly string[]>();
+  known.set(m, ways);
+  const key = `${tp} ${dealt}`;
+  const there = ways.get(key);
+  if (there) return there;
   const seen = new Set<string>();
   for (const part of [...m.first, ...m.last, ...m.kinds.flatMap(k => k.parts)]) {
     // the vocabulary is filled up by engines; heads were said above
-    if ((part.expert && p.ep > 1) || part.cut === 'whole' || part.cut === 'kv-rows' || part.role === 'embedding' || part.role === 'head')
+    if ((part.expert && dealt) || part.cut === 'whole' || part.cut === 'kv-rows' || part.role === 'embedding' || part.role === 'head')
       continue;
     const size = part.cut === 'rows' ? (part.shape[0] as number) : (part.shape[1] ?? 1);
     const unit = part.cut === 'rows' ? part.rowUnit : part.columnUnit;
@@ -54,7 +64,8 @@ export function objections(m: ModelShape, p: Parallel): readonly string[] {
         `${what} cut by ${tp} has ${size / tp} ${side} a rank, which are no whole ${unit === 1 ? '' : `runs of ${unit} `}in ${part.form}.`,
       );
   }
-  return [...found, ...seen];
+  ways.set(key, [...seen]);
+  return [...seen];
 }
 /**
  * Why engines do otherwise than such a way says; empty where they do not. Drafts: targets/launch.ts. vLLM: docs/serving/data_parallel_deployment.md, experts form a group of

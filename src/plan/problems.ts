@@ -17,9 +17,10 @@ export const topologyBad = (file: string, what: string, place: Omit<Place, 'file
     places: [{ file, ...place }],
     next: 'src/topology.schema.json has the fields of a topology; docs/plan.md shows one.',
   });
-export const noDevice = (chip: string, alike: readonly string[]): Problem =>
+/** `known`: chips of the target of which something is. */
+export const noDevice = (chip: string, known: readonly string[]): Problem =>
   problem('HK2705', `Nothing is known of ${chip} as a device`, {
-    why: `A plan needs its memory at least.${alike.length ? ` Chips of this kind that are known: ${alike.join(', ')}.` : ''}`,
+    why: `A plan needs its memory at least.${known.length ? ` Chips of this target that are known: ${known.join(', ')}.` : ''}`,
     next: 'Name a chip with --target target:chip (hkgai targets lists them), or say what it is with --topology FILE.',
   });
 export const nodesUneven = (devices: number, nodes: number): Problem =>
@@ -31,9 +32,9 @@ export const beyondTopology = (name: string, what: string, has: number, asked: n
   problem('HK2719', `The topology ${name} has ${has} ${what}, and ${asked} are asked for`, {
     next: 'Ask for fewer with --devices, --nodes or --parallel, or say in the topology what there is.',
   });
-export const planUnreadable = (file: string, what: string): Problem =>
+export const planUnreadable = (file: string, what: string, place: Omit<Place, 'file'> = {}): Problem =>
   problem('HK2707', `${file} is no saved plan: ${what}`, {
-    places: [{ file }],
+    places: [{ file, ...place }],
     next: 'Write one with hkgai plan MODEL --target … --devices N --json > PLAN.json.',
   });
 export const planOfAnother = (file: string, what: string): Problem =>

@@ -1,6 +1,6 @@
 // All ways to spread a model over so many devices, each with its bytes and its estimate, and their order for a goal.
 import { type Parallel, parallelName } from '../../targets/launch.js';
-import type { Device } from '../../targets/target.js';
+import type { Device, Fact } from '../../targets/target.js';
 import type { Assumptions } from './assumptions.js';
 import type { KvStorage } from './cache.js';
 import { engineObjections, objections, placeObjections } from './legal.js';
@@ -22,8 +22,9 @@ export interface Demand {
   readonly drafts: Drafts | null;
   /** Replicas of experts; null: as few as deal evenly. */
   readonly redundant: number | null;
-  /** Watts of a device, and what it costs an hour; null: not known, or not asked for. */
-  readonly power: number | null;
+  /** Watts of a device, with where they are from; null: not known. */
+  readonly power: Fact<number> | null;
+  /** What a device costs an hour; null: not asked for. */
   readonly price: number | null;
   readonly assumed: Assumptions;
 }
@@ -126,7 +127,7 @@ export function rowOf(m: ModelShape, p: Parallel, device: Device, chip: string, 
     sequences,
     estimate: e,
     missing: lacks,
-    energy: e && d.power !== null ? (devices * d.power * 1e6) / e.decode / 3.6e6 : null,
+    energy: e && d.power !== null ? (devices * d.power.value * 1e6) / e.decode / 3.6e6 : null,
     cost: e && d.price !== null ? (devices * d.price * 1e6) / e.decode / 3600 : null,
   };
 }

@@ -4,6 +4,7 @@ import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { notThere, Refusal } from '../../ir/problem.js';
 import type { Parallel } from '../../targets/launch.js';
+import { JsonError, lineAt, parseJson, plainValue } from '../checkpoint/json.js';
 import { readAt } from '../checkpoint/safetensors.js';
 import { mostDevices, type ParallelWish, parallelOf } from './parallel.js';
 import * as problems from './problems.js';
@@ -42,11 +43,13 @@ export function parallelAsked(text: string, digest: () => ModelDigest): Parallel
 }
 function savedRow(file: string, row: string, digest: ModelDigest): ParallelWish {
   if (!existsSync(file)) throw new Refusal([notThere(file)]);
+  const text = readFileSync(file, 'utf8');
   let saved: unknown;
   try {
-    saved = JSON.parse(readFileSync(file, 'utf8'));
-  } catch {
-    throw new Refusal([problems.planUnreadable(file, 'it is not JSON')]);
+    saved = plainValue(parseJson(text));
+  } catch (e) {
+    if (!(e instanceof JsonError)) throw e;
+    throw new Refusal([problems.planUnreadable(file, e.message, lineAt(text, e.at))]);
   }
   const plan = saved as {
     readonly target?: unknown;
@@ -65,7 +68,8 @@ function savedRow(file: string, row: string, digest: ModelDigest): ParallelWish 
   if (of.headers && digest.headers && of.headers !== digest.headers)
     throw new Refusal([problems.planOfAnother(file, 'its shards have other headers')]);
   const { target, context } = plan;
-  if (typeof target !== 'string') throw new Refusal([problems.planUnreadable(file, 'it does not say which target it is for')]);
+  if (typeof target !== 'string' || /\p{Cc}/u.test(target))
+    throw new Refusal([problems.planUnreadable(file, 'it does not say which target it is for')]);
   if (!Number.isSafeInteger(context) || (context as number) < 1)
     throw new Refusal([problems.planUnreadable(file, 'its context is no whole number above 0')]);
   const chosen: unknown = /^[1-9]\d*$/.test(row) ? rows[Number(row) - 1] : undefined;

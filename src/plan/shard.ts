@@ -75,8 +75,11 @@ export function dealStages(layers: readonly number[], first: number, last: numbe
     best.push(new Array<number>(n + 1).fill(Number.POSITIVE_INFINITY));
     cut.push(new Array<number>(n + 1).fill(0));
     for (let i = s + 1; i <= n - (stages - 1 - s); i++) {
-      for (let from = s; from < i; from++) {
-        const before = s === 0 ? (from === 0 ? 0 : Number.POSITIVE_INFINITY) : (best[s - 1]?.[from] as number);
+      // with one layer more the best cut is never earlier
+      for (let from = Math.max(s, cut[s]?.[i - 1] as number); from < (s === 0 ? 1 : i); from++) {
+        const before = s === 0 ? 0 : (best[s - 1]?.[from] as number);
+        // the stages before only grow heavier with more layers
+        if (before >= (best[s]?.[i] as number)) break;
         const heaviest = Math.max(before, weight(from, i, s));
         if (heaviest < (best[s]?.[i] as number)) {
           best[s]![i] = heaviest;
@@ -92,6 +95,36 @@ export function dealStages(layers: readonly number[], first: number, last: numbe
     to = from;
   }
   return out;
+}
+
+/** What parts of a model weigh on a rank, and how its layers are dealt by that. */
+interface Weighed {
+  readonly kinds: readonly PartBytes[];
+  readonly first: PartBytes;
+  readonly last: PartBytes;
+  readonly dealt: () => readonly Stage[];
+}
+/** By model and way: ways that differ in dp alone weigh the same, and a plan looks at thousands. */
+const known = new WeakMap<ModelShape, Map<string, Weighed>>();
+function weighed(m: ModelShape, p: Parallel): Weighed {
+  const ways = known.get(m) ?? new Map<string, Weighed>();
+  known.set(m, ways);
+  const key = `${p.tp} ${p.pp} ${p.ep} ${p.redundant}`;
+  const there = ways.get(key);
+  if (there) return there;
+  const kinds = m.kinds.map(k => sum(k.parts.map(x => partBytes(x, p, m))));
+  const first = sum(m.first.map(x => partBytes(x, p, m)));
+  const last = sum([...m.last, ...(p.pp > 1 ? m.again : [])].map(x => partBytes(x, p, m)));
+  const weight = (k: number): number => (kinds[k] as PartBytes).weights + (kinds[k] as PartBytes).absorbed;
+  let stages: readonly Stage[] | null = null;
+  const dealt = (): readonly Stage[] => {
+    const decoder = m.layerKinds.slice(0, m.layers).map(weight);
+    const after = m.layerKinds.slice(m.layers).reduce((n, k) => n + weight(k), last.weights);
+    return (stages ??= dealStages(decoder, first.weights, after, p.pp));
+  };
+  const made: Weighed = { kinds, first, last, dealt };
+  ways.set(key, made);
+  return made;
 }
 
 export interface RankBytes {
@@ -149,13 +182,8 @@ export function rankBytes(
   a: Assumptions,
   counts: readonly number[] | null = null,
 ): readonly RankBytes[] {
-  const kinds = m.kinds.map(k => sum(k.parts.map(x => partBytes(x, p, m))));
-  const first = sum(m.first.map(x => partBytes(x, p, m)));
-  const last = sum([...m.last, ...(p.pp > 1 ? m.again : [])].map(x => partBytes(x, p, m)));
-  const weight = (k: number): number => (kinds[k] as PartBytes).weights + (kinds[k] as PartBytes).absorbed;
-  const decoder = m.layerKinds.slice(0, m.layers).map(weight);
-  const after = m.layerKinds.slice(m.layers).reduce((n, k) => n + weight(k), last.weights);
-  const stages = counts ? stagesOf(counts) : dealStages(decoder, first.weights, after, p.pp);
+  const { kinds, first, last, dealt } = weighed(m, p);
+  const stages = counts ? stagesOf(counts) : dealt();
   const sequences = m.kinds.map(k => sequenceBytes(k.cache, kv, p.tp, context));
   return stages.map(stage => {
     const here = m.layerKinds.slice(stage.from, stage.last ? m.layerKinds.length : stage.to);

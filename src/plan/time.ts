@@ -277,13 +277,20 @@ function layer(s: Setting, k: LayerKind, w: Work): Times {
 function add(t: Times, one: Times, n: number): void {
   for (const f of ['memory', 'compute', 'link', 'fixed', 'exchange', 'seconds'] as const) t[f] += n * one[f];
 }
-/** A step of one stage: where a stage ends, its tokens go on to the next. The last one proposes drafts. */
-export function stageTime(s: Setting, stage: Stage, w: Work, drafts: Drafts | null = null): Times {
+/**
+ * A step of one stage: where a stage ends, its tokens go on to the next. The last one proposes drafts. `layers` keeps what one layer of each kind takes,
+ * for other stages of the same setting and work.
+ */
+export function stageTime(s: Setting, stage: Stage, w: Work, drafts: Drafts | null = null, layers = new Map<number, Times>()): Times {
   const { model: m } = s;
   const t = none();
   const counts = new Map<number, number>();
   for (const k of m.layerKinds.slice(stage.from, Math.min(stage.to, m.layers))) counts.set(k, (counts.get(k) ?? 0) + 1);
-  for (const [k, n] of counts) add(t, layer(s, m.kinds[k] as LayerKind, w), n);
+  for (const [k, n] of counts) {
+    const one = layers.get(k) ?? layer(s, m.kinds[k] as LayerKind, w);
+    layers.set(k, one);
+    add(t, one, n);
+  }
   if (!stage.last) {
     const l = s.parallel.nodes > 1 && s.rates.between ? s.rates.between : s.rates.link(s.parallel.devicesPerNode);
     collective(t, s, (2 * w.tokens * m.hidden) / (l.rate * s.assumed.linkEfficiency), l.latency);
@@ -330,12 +337,16 @@ export function estimate(s: Setting, stages: readonly Stage[], asked: Asked): Es
   const part = Math.ceil(replica / p.pp);
   const turns = Math.ceil(replica / part);
   const rows = 1 + (drafts?.proposed ?? 0);
-  const times = stages.map(x => stageTime(s, x, { tokens: part * rows, sequences: part, context, prompt: false }, drafts));
+  const stepOf = (w: Work, proposing: Drafts | null): readonly Times[] => {
+    const layers = new Map<number, Times>();
+    return stages.map(x => stageTime(s, x, w, proposing, layers));
+  };
+  const times = stepOf({ tokens: part * rows, sequences: part, context, prompt: false }, drafts);
   const through = times.reduce((n, t) => n + t.seconds, 0);
   const step = Math.max(through, turns * Math.max(...times.map(t => t.seconds))) + a.stepSeconds;
   const token = step / (1 + (drafts?.taken ?? 0));
   const read = (tokens: number): readonly Times[] =>
-    stages.map(x => stageTime(s, x, { tokens, sequences: Math.ceil(tokens / prompt), context: prompt, prompt: true }));
+    stepOf({ tokens, sequences: Math.ceil(tokens / prompt), context: prompt, prompt: true }, null);
   const steps = Math.ceil(prompt / a.stepTokens);
   const one = read(Math.ceil(prompt / steps));
   const full = read(a.stepTokens);

@@ -21,6 +21,18 @@ export const topologyFields = [
 export const peakKinds = ['f32', 'tf32', 'f16', 'bf16', 'fp8', 'int8', 'fp4', 'int4'] as const satisfies readonly PeakKind[];
 export const linkFields = ['name', 'bytesPerSecond', 'latency', 'joins'] as const;
 
+/** From the smallest to the largest figure that is believed, in the unit of the field: wide, but with none of them does an estimate leave the numbers. */
+export const ranges = {
+  memory: { unit: 'bytes', least: 1e6, most: 1e15 },
+  memoryBandwidth: { unit: 'bytes a second', least: 1e6, most: 1e15 },
+  peak: { unit: 'operations a second', least: 1e6, most: 1e21 },
+  bytesPerSecond: { unit: 'bytes a second', least: 1e3, most: 1e15 },
+  latency: { unit: 'seconds', least: 0, most: 10 },
+  power: { unit: 'watts', least: 0.1, most: 1e5 },
+} as const;
+/** 10, 0.1, 1e15. */
+const short = (n: number): string => (n >= 1000 ? n.toExponential().replace('+', '') : String(n));
+
 export interface Topology {
   readonly name: string;
   readonly nodes: number | null;
@@ -50,11 +62,12 @@ export function parseTopology(text: string, file: string): Topology {
     return map;
   };
   const fact = <T>(value: T): Fact<T> => ({ value, source: file });
-  const amount = (n: JsonNode | undefined, name: string, least: 'above 0' | '0 or more' = 'above 0'): Fact<number> | null => {
+  const amount = (n: JsonNode | undefined, field: keyof typeof ranges, name: string = field): Fact<number> | null => {
     if (n === undefined) return null;
     const v = n.value;
-    if (typeof v === 'number' && Number.isFinite(v) && (least === 'above 0' ? v > 0 : v >= 0)) return fact(v);
-    say(n, `${name} is a number ${least}`);
+    const { unit, least, most } = ranges[field];
+    if (typeof v === 'number' && v >= least && v <= most) return fact(v);
+    say(n, `${name} is a number of ${unit} from ${short(least)} to ${short(most)}`);
     return null;
   };
   const whole = (n: JsonNode | undefined, name: string): number | null => {
@@ -82,7 +95,7 @@ export function parseTopology(text: string, file: string): Topology {
       return {
         name: word(o.get('name'), 'name') ?? '',
         bytesPerSecond: amount(o.get('bytesPerSecond'), 'bytesPerSecond'),
-        latency: amount(o.get('latency'), 'latency', '0 or more'),
+        latency: amount(o.get('latency'), 'latency'),
         joins: joins === null ? null : fact(joins),
       };
     });
@@ -97,7 +110,7 @@ export function parseTopology(text: string, file: string): Topology {
   const power = amount(top.get('power'), 'power');
   const inNode = links(top.get('inNode'), 'inNode');
   const betweenNodes = links(top.get('betweenNodes'), 'betweenNodes');
-  const rates = peaks && Object.fromEntries([...peaks].map(([k, n]) => [k, amount(n, k)]));
+  const rates = peaks && Object.fromEntries([...peaks].map(([k, n]) => [k, amount(n, 'peak', k)]));
   word(top.get('$schema'), '$schema');
   const t: Topology = {
     name: word(top.get('name'), 'name') ?? file.replace(/^.*[/\\]/, '').replace(/\.json$/, ''),
