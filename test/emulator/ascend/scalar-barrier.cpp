@@ -1,0 +1,32 @@
+// A barrier of the scalar unit, which stops the hardware.
+// Says: PipeBarrier of the scalar unit is an error of the hardware: its work is in order
+// Compiles: not
+void twice(float *out, const float *x) {
+  TPipe pipe;
+  TQue<TPosition::VECIN, 2> in;
+  TQue<TPosition::VECOUT, 2> to;
+  pipe.InitBuffer(in, 2, 256);
+  pipe.InitBuffer(to, 2, 256);
+  const long at = 64 * GetBlockIdx();
+  LocalTensor<float> a = in.AllocTensor<float>();
+#ifdef BROKEN
+  PipeBarrier<PIPE_S>(); // here
+#endif
+  DataCopy(a, global(x, 256)[at], 64);
+  in.EnQue(a);
+  a = in.DeQue<float>();
+  LocalTensor<float> b = to.AllocTensor<float>();
+  Muls(b, a, 2.0f, 64);
+  Adds(b, b, 1.0f, 64);
+  in.FreeTensor(a);
+  to.EnQue(b);
+  b = to.DeQue<float>();
+  DataCopy(global(out, 256)[at], b, 64);
+  to.FreeTensor(b);
+}
+void run() {
+  const float *x = upload<float>("x", 256, some);
+  float *out = room<float>("out", 256);
+  CORE(twice, 4, out, x);
+  expect(out, 256, doubled);
+}
