@@ -1,6 +1,6 @@
 // Programs for Ascend chips, built for an emulated device and run: the vendor's interface as the emulator holds it, and whole models against recorded logits.
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,8 +10,9 @@ import { writeText } from '../src/bundle/directory.js';
 import { openCheckpoint } from '../src/checkpoint/shards.js';
 import { buildOptions, compile, plan, weightFiles } from '../src/compile.js';
 import { openReference, type Session } from '../src/session.js';
+import { verify } from '../src/verify.js';
 import { ascend } from '../targets/ascend/index.js';
-import { compareGolden, emulated, type Figures, keepFigures, openEmulated, tiny } from './emulated-golden.js';
+import { compareGolden, emulated, type Figures, keepFigures, keptFigures, openEmulated, tiny } from './emulated-golden.js';
 import { fixtures, recorded, tinyCases, worst } from './golden-cases.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -24,7 +25,7 @@ const figures: Figures[] = [];
 afterAll(() => {
   if (cacheBefore === undefined) delete process.env.HKGAI_CACHE;
   else process.env.HKGAI_CACHE = cacheBefore;
-  keepFigures('ascend', figures);
+  if (figures.length > 0) keepFigures('ascend', figures);
   rmSync(work, { recursive: true, force: true });
 });
 const open: Session[] = [];
@@ -152,6 +153,14 @@ async function printed(engine: string, out: string, chip = '910b'): Promise<{ re
       open.push(session);
       const ids = [...recorded(join(tiny(name), 'golden.safetensors')).get('seq0.input_ids')!.data];
       expect(await fromReference(session, built.engine, ids)).toBeLessThanOrEqual(limit);
+    });
+    it('a bundle is verified by its self-test: layer by layer against the reference, without the chip', async () => {
+      const out = join(work, 'verified');
+      await emulated(tiny('llama-distill-tiny'), 'ascend:910b2', out, { quantise: 'w8a8' });
+      const said = await verify(out, { golden: null, tolerance: limit, with: 'auto', emulate: true }, () => undefined);
+      expect([said.problems, said.checks.filter(c => !c.passed)]).toEqual([[], []]);
+      expect(said.verified.emulated).toMatch(/^self-test of ascend-910b2 .*against the reference/);
+      expect(said.checks.filter(c => /emulated: .*(logits|layers)/.test(c.name)).length).toBeGreaterThan(3);
     });
     it('starts only on the chip it was made for, with memory enough and the files it was made for', async () => {
       const name = 'llama-distill-tiny';
@@ -308,5 +317,15 @@ describe('what a chip cannot run is refused with a sentence', () => {
         .launches.flatMap(l => l.variants.flatMap(v => (v.kernel ? [ascend.objection(v.kernel, chipOf('910b'))] : [])))
         .every(x => x === null),
     ).toBe(true);
+  });
+});
+
+describe('docs/native-ascend.md', () => {
+  it('has the figures that were kept (UPDATE=1 writes test/golden/emulated/ascend.json)', () => {
+    const text = readFileSync(join(root, 'docs/native-ascend.md'), 'utf8');
+    const shown = (v: number | null): string => (v === null ? '–' : String(v));
+    const rows = keptFigures('ascend').map(f => `| ${f.model} | ${[f.prompt, f.pieces, f.decode, f.mtp].map(shown).join(' | ')} |`);
+    expect(rows.length).toBe(7);
+    for (const row of rows) expect(text).toContain(row);
   });
 });
