@@ -51,8 +51,8 @@ const broken = (f: Finding): Problem =>
 /** What Node, the graph and the headers take before a thread begins, and a thread beside its pieces. Measured: bench/stream. */
 export const baseMemory = 96 << 20;
 export const threadMemory = 20 << 20;
-/** Of each tensor that is read or written: header, plan, hashes, figures, ledger. Measured on V3's 91,991 tensors. */
-export const tensorMemory = 1280;
+/** Of each tensor that is read or written: header, plan, hashes, figures, ledger. Measured on V3's 91,991 tensors, with experts renumbered 455 MB in all. */
+export const tensorMemory = 1536;
 export const pieceBytes = 1 << 19;
 
 export interface EngineOptions {
