@@ -16,7 +16,7 @@ export class Tree {
     this.#at = at;
     for (const top of ['ir', 'src', 'targets'])
       for (const e of readdirSync(join(root, top), { recursive: true, withFileTypes: true })) {
-        if (!e.isFile() || e.name.endsWith('.md') || e.parentPath.includes('assembly')) continue;
+        if (!e.isFile() || e.name.endsWith('.md') || e.parentPath.endsWith('assembly')) continue;
         const path = join(e.parentPath, e.name);
         this.#put(relative(root, path), path);
       }
