@@ -252,6 +252,7 @@ export async function prepare(modelDir: string, o: CompileOptions, watch: Watch,
     experts: o.experts ?? null,
     parallel: o.parallel ?? null,
     form: o.expertsForm ?? 'renumber',
+    uneven: o.materialise === true && o.uneven === true,
   });
   const aims: Aim[] = [];
   const runtimes = chosen.map(c => runtimeOf(c.target, o.runtime ?? null));

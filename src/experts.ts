@@ -68,6 +68,8 @@ export interface ExpertWish {
   readonly parallel: string | null;
   /** `map`: numbers stay, and only maps say where experts lie. */
   readonly form: 'renumber' | 'map';
+  /** Ranks may hold unlike numbers of experts, where no file says how they lie: weight files for ranks take that, and engines do not. */
+  readonly uneven: boolean;
 }
 export interface Experts {
   readonly placement: Placement;
@@ -113,6 +115,8 @@ export function planExperts(c: Checkpoint, model: Model, wish: ExpertWish): Expe
     return null;
   }
   const t = topologyOf(parallel);
+  // no placement then: experts keep their numbers, and ranks take runs of them
+  if (wish.uneven && file === null && t.redundant === 0 && layers.some(l => l.experts % t.ranks)) return null;
   const identity = identityOf(c, model);
   const counts = file === null ? null : readCounts(file, labels, identity, layers, c.config.layers);
   const placement =

@@ -239,6 +239,25 @@ describe('ranks', () => {
     expect(manifest.targets[0]!.notes).toContain('No launch files for tp=3,dp=1,pp=1,ep=1: no engine of this target is started so.');
     await expect(compile(join(fixtures, 'hkgai-nano'), { ...one, out: join(work, 'even') }, quiet)).rejects.toThrow('HK2741');
   });
+  it('may hold unlike numbers of experts, which keep their numbers', async () => {
+    const out = join(work, 'odd experts');
+    const one = { ...base, targets: ['cuda:h20'], parallel: 'tp=5,ep=5', materialise: true };
+    const { manifest } = await compile(join(fixtures, 'hkgai-nano'), { ...one, out, uneven: true }, quiet);
+    const ranks = join(out, 'cuda-h20/ranks');
+    const held = readdirSync(ranks)
+      .filter(f => f.startsWith('rank-'))
+      .sort()
+      .map(
+        f => new Set([...readHeader(join(ranks, f), f).tensors.keys()].flatMap(n => /layers\.1\..*\.experts\.(\d+)\./.exec(n)?.[1] ?? [])),
+      );
+    const all = held.flatMap(s => [...s].map(Number));
+    // every expert once, in runs, of two lengths
+    expect(all).toEqual(all.map((_, i) => i));
+    expect(new Set(held.map(s => s.size))).toEqual(new Set([Math.floor(all.length / 5), Math.ceil(all.length / 5)]));
+    expect(audit(join(out, 'cuda-h20/engine'), ranks, 'tp=5,ep=5')).toBeGreaterThan(0);
+    expect(Object.keys(manifest.files).filter(f => /placement|launch/.test(f))).toEqual([]);
+    await expect(compile(join(fixtures, 'hkgai-nano'), { ...one, out: join(work, 'even') }, quiet)).rejects.toThrow('HK2723');
+  });
   it('are refused where they cannot be, before a byte is written', async () => {
     const model = join(fixtures, 'hkgai-nano');
     const refused = async (o: Partial<CompileOptions>): Promise<readonly [string, string]> => {

@@ -21,7 +21,7 @@ export const holes = (file: string, sentences: readonly string[]): Problem =>
   });
 export const unequal = (sentences: readonly string[], ways: string): Problem =>
   problem('HK2723', 'The experts do not go onto the devices in equal numbers', {
-    why: `${sentences.join(' ')} Engines give each device as many experts as the next.`,
+    why: `${sentences.join(' ')} Engines give each device as many experts as the next, and so does a placement, with --uneven too.`,
     next: ways,
   });
 export const noExperts = (model: string): Problem =>
