@@ -14,6 +14,7 @@ import { expertLayers } from './passes/shard-experts.js';
 import {
   asTrace,
   differences,
+  isPlain,
   type ModelIdentity,
   readJson,
   sampleText,
@@ -38,9 +39,12 @@ export function readText(asked: string): Text {
   const m = existsSync(asked) ? null : /^(.*):([^:/\\]+)$/.exec(asked);
   const file = m ? (m[1] as string) : asked;
   const name = basename(file);
+  const label = m ? (m[2] as string) : name.replace(/\.[^.]*$/, '');
+  if (!isPlain(label)) throw new Refusal([problems.notPlain('The label of a text', label)]);
+  if (!isPlain(name)) throw new Refusal([problems.notPlain('The name of a text', name)]);
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(file));
-    return { label: m ? (m[2] as string) : name.replace(/\.[^.]*$/, ''), name, text };
+    return { label, name, text };
   } catch (e) {
     if ((e as NodeJS.ErrnoException).syscall) throw e;
     throw new Refusal([problems.noText(file)]);

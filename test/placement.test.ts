@@ -316,6 +316,22 @@ describe('shard-experts', () => {
     for (const v of ['{', '[]', '7', 'null', '{}', '{"a": 1, "a": 2}', { format: 'hkgai-routing-2' }, { moe_layers: [1], counts: [] }])
       expect(refusedCounts(v)[0]).toBe('HK2720');
     expect(refusedCounts({ format: 'hkgai-routing-1', model: identity, labels: {} })[0]).toBe('HK2720');
+    // names that a terminal would obey, and layers that are none
+    const evil = 'a\u001b[2J';
+    const named = (label: string, name: unknown) => ({
+      format: 'hkgai-routing-1',
+      model: identity,
+      topK: 4,
+      labels: { [label]: { texts: [{ name, sha256: '', tokens: 1 }], layers: [] } },
+    });
+    for (const v of [named(evil, 'a'), named('a', evil), named('a', 7)])
+      expect(refusedCounts(v)).toEqual(['HK2720', expect.stringContaining('is no text without control characters')]);
+    expect(refusedCounts(named('a', 'a'))[0]).not.toBe('HK2720');
+    for (const layer of [evil, null, -1])
+      expect(refusedCounts({ moe_layers: [layer, 2, 3], counts: good.counts })).toEqual([
+        'HK2720',
+        expect.stringContaining('moe_layers are no whole numbers'),
+      ]);
     expect(refusedCounts(readFileSync(file, 'utf8'), ['fr'])).toEqual(['HK2726', expect.stringContaining('Its labels: en, yue, zh-Hant.')]);
     expect(refusedCounts(good, ['en'])[0]).toBe('HK2726');
     expect(refusedCounts(readFileSync(file, 'utf8').replace(/"counts":\[\d+/, '"counts":[-5'))[0]).toBe('HK2722');

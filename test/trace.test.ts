@@ -169,6 +169,13 @@ describe('run --trace', () => {
     expect(readText(join(work, 'news.txt')).label).toBe('news');
     writeFileSync(join(work, 'latin'), Buffer.from([0xe9, 0x20]));
     expect(() => readText(join(work, 'latin'))).toThrow(/HK2725/);
+    // neither a label nor a file's name brings control characters into a trace
+    expect(() => readText(`${join(work, 'news.txt')}:a\u001b[2J`)).toThrow(
+      /HK2732 {2}The label of a text has control characters: "a\\u001b\[2J"/,
+    );
+    writeFileSync(join(work, 'b\u0007.txt'), 'x');
+    expect(() => readText(join(work, 'b\u0007.txt'))).toThrow(/HK2732 {2}The label/);
+    expect(() => readText(`${join(work, 'b\u0007.txt')}:plain`)).toThrow(/HK2732 {2}The name/);
   });
 
   const file = evalText('routing_trace.safetensors');

@@ -8,16 +8,24 @@ const plain = new Chalk({ level: 0 });
 export const out: ChalkInstance = process.stdout.isTTY ? chalk : plain;
 export const err: ChalkInstance = process.stderr.isTTY && process.env.NO_COLOR === undefined ? new Chalk({ level: 1 }) : plain;
 
-export const say = (text: string): void => void process.stderr.write(text + '\n');
-export const print = (text: string): void => void process.stdout.write(text + '\n');
+/** A control character as JSON has it: 0x7f to 0x9f too, which JSON.stringify leaves. */
+const escaped = (c: string): string => (c < ' ' ? JSON.stringify(c).slice(1, -1) : `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+/** Names and labels come from files: what a terminal would obey in them is shown and not obeyed. Lines and tabs stay. */
+export const inert = (text: string): string => text.replace(/[^\P{Cc}\n\t]/gu, escaped);
+/** The same, and the colours that this program makes stay: bold, dim, red, green, yellow, cyan, and their ends. */
+const shown = (text: string): string =>
+  text.replace(/\u001b\[(?:1|2|22|31|32|33|36|39)m|[^\P{Cc}\n\t]/gu, c => (c.length > 1 ? c : escaped(c)));
+
+export const say = (text: string): void => void process.stderr.write(shown(text) + '\n');
+export const print = (text: string): void => void process.stdout.write(shown(text) + '\n');
 export const printJson = (value: unknown): void => print(JSON.stringify(value, null, 2));
 
 /** A problem as a person reads it: code and sentence, places, reason, way on. */
 export function tellProblem(p: Problem): void {
-  say(`${err.red.bold(p.code)}  ${err.bold(p.what)}`);
-  for (const place of p.places) say(err.dim(showPlace(place)));
-  if (p.why) say(p.why);
-  say(p.next ? `${p.next}   ${err.cyan(`hkgai explain ${p.code}`)}` : err.cyan(`hkgai explain ${p.code}`));
+  say(`${err.red.bold(p.code)}  ${err.bold(inert(p.what))}`);
+  for (const place of p.places) say(err.dim(inert(showPlace(place))));
+  if (p.why) say(inert(p.why));
+  say(p.next ? `${inert(p.next)}   ${err.cyan(`hkgai explain ${p.code}`)}` : err.cyan(`hkgai explain ${p.code}`));
 }
 
 /** 1.53 GiB, 12.0 KiB, 17 B. */
@@ -123,9 +131,9 @@ export async function progress(style: ProgressStyle): Promise<Progress> {
       return {
         step: text => {
           if (name) spinner.succeed(name);
-          name = text;
+          name = inert(text);
           started = Date.now();
-          spinner.start(text);
+          spinner.start(name);
         },
         at: (done, total) => {
           const seconds = (Date.now() - started) / 1000;
@@ -133,7 +141,7 @@ export async function progress(style: ProgressStyle): Promise<Progress> {
           spinner.text = `${name}  ${bytes(done)} of ${bytes(total)}${rate}`;
         },
         done: text => {
-          if (name) spinner.succeed(text ?? name);
+          if (name) spinner.succeed(text === undefined ? name : inert(text));
           name = '';
         },
         stop: () => void spinner.stop(),

@@ -40,6 +40,8 @@ export interface GivenOrders {
 
 const isObject = (v: unknown): v is Readonly<Record<string, unknown>> => typeof v === 'object' && v !== null && !Array.isArray(v);
 const isCount = (v: unknown): v is number => typeof v === 'number' && Number.isSafeInteger(v) && v >= 0;
+/** A label, or the name of a text: what a terminal would obey is in none. */
+export const isPlain = (v: unknown): v is string => typeof v === 'string' && !/\p{Cc}/u.test(v);
 /** Sums of such are finite, in float32 too. */
 const mostCounted = 2 ** 53;
 
@@ -77,6 +79,9 @@ export function asTrace(file: string, v: unknown): Trace {
     !Object.values(t.labels).every(l => isObject(l) && Array.isArray(l.texts) && layers(l.layers))
   )
     throw new Refusal([problems.notCounts(file, 'a trace has topK, labels, and in each texts and layers')]);
+  const names = Object.entries((t as Trace).labels).flatMap(([label, l]) => [label, ...l.texts.map((x): unknown => x?.name)]);
+  if (!names.every(isPlain))
+    throw new Refusal([problems.notCounts(file, 'a label, or the name of a text, is no text without control characters')]);
   return t as Trace;
 }
 
@@ -177,6 +182,7 @@ export function readCounts(
   if (Array.isArray(v.logical_count)) return holding(fromLogicalCount(file, v.logical_count, wanted, main));
   if (Array.isArray(v.moe_layers) && Array.isArray(v.counts)) {
     const counts = v.counts as readonly (readonly number[])[];
+    if (!v.moe_layers.every(isCount)) throw new Refusal([problems.notCounts(file, 'moe_layers are no whole numbers')]);
     if (v.moe_layers.length !== counts.length) throw new Refusal([problems.notCounts(file, 'moe_layers and counts are not as many')]);
     return holding(v.moe_layers.map((layer: number, i) => ({ layer, counts: counts[i]!, tokens: null, sample: null })));
   }

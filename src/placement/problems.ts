@@ -31,6 +31,11 @@ export const noExperts = (model: string): Problem =>
   });
 export const noText = (what: string): Problem =>
   problem('HK2725', `${what} has no text to trace`, { next: 'Give a prompt, or UTF-8 text files with --text FILE[:label].' });
+export const notPlain = (what: string, name: string): Problem =>
+  problem('HK2732', `${what} has control characters: ${JSON.stringify(name)}`, {
+    why: 'It would be written into traces and shown on terminals, which obey such characters.',
+    next: 'Give the file another name, or name a label after it, as --text FILE:label.',
+  });
 export const unknownLabel = (file: string, label: string, known: readonly string[]): Problem =>
   problem('HK2726', `${file} has no label ${label}`, {
     places: [{ file }],
