@@ -427,7 +427,7 @@ template <class... P, class... A> inline void launch(const char *name, void (*ke
 #endif
 #define __syncthreads() emulator::barrier()
 #define DEVICE
-#define SHARED static
+#define SHARED __shared__
 #define THREAD emulator::thread
 #define THREADS emulator::threads
 #define BARRIER emulator::barrier()

@@ -17,7 +17,8 @@ struct mark {
   bool written, coming;
 };
 struct shared_array { char *begin; size_t bytes; char name[120]; int seen_block, seen_launch; };
-inline shared_array shared_arrays[1024];
+/** By address. */
+inline shared_array *shared_arrays = nullptr;
 inline int shared_count = 0;
 inline char *tls_begin = nullptr, *image_begin, *image_end;
 inline size_t tls_bytes = 0;
@@ -48,6 +49,10 @@ EMULATOR_QUIET inline int find_image(dl_phdr_info *info, size_t, void *) {
   tls_begin = (char *)info->dlpi_tls_data;
   return 1;
 }
+EMULATOR_QUIET inline int by_address(const void *a, const void *b) {
+  const char *x = ((const shared_array *)a)->begin, *y = ((const shared_array *)b)->begin;
+  return x < y ? -1 : x > y;
+}
 /** Shared arrays are the program's thread_local variables; their names say their kernel. */
 EMULATOR_QUIET inline void watch_start() {
   watch_ready = true;
@@ -64,7 +69,9 @@ EMULATOR_QUIET inline void watch_start() {
     if (sections[i].sh_type != SHT_SYMTAB) continue;
     const ElfW(Sym) *symbols = (const ElfW(Sym) *)(file + sections[i].sh_offset);
     const char *strings = file + sections[sections[i].sh_link].sh_offset;
-    for (size_t s = 0; s < sections[i].sh_size / sizeof *symbols && shared_count < 1024; s++) {
+    const size_t count = sections[i].sh_size / sizeof *symbols;
+    shared_arrays = (shared_array *)mmap(nullptr, count * sizeof(shared_array), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (size_t s = 0; s < count; s++) {
       if ((symbols[s].st_info & 15) != STT_TLS || symbols[s].st_size == 0) continue;
       const char *raw = strings + symbols[s].st_name;
       int status = 0;
@@ -75,13 +82,19 @@ EMULATOR_QUIET inline void watch_start() {
       std::snprintf(a.name, sizeof a.name, "%s", last);
       std::free(clear);
     }
+    std::qsort(shared_arrays, (size_t)shared_count, sizeof(shared_array), by_address);
   }
 }
 EMULATOR_QUIET inline shared_array *shared_at(const char *a) {
   static int last = 0;
   if (last < shared_count && a >= shared_arrays[last].begin && a < shared_arrays[last].begin + shared_arrays[last].bytes) return &shared_arrays[last];
-  for (int i = 0; i < shared_count; i++)
-    if (a >= shared_arrays[i].begin && a < shared_arrays[i].begin + shared_arrays[i].bytes) return &shared_arrays[last = i];
+  int low = 0, high = shared_count; // the last that begins at a or before
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (shared_arrays[middle].begin <= a) low = middle;
+    else high = middle;
+  }
+  if (low < shared_count && a >= shared_arrays[low].begin && a < shared_arrays[low].begin + shared_arrays[low].bytes) return &shared_arrays[last = low];
   return nullptr;
 }
 /** A block finds its shared arrays poisoned, each when it is first touched; they are counted once a launch. */
@@ -152,7 +165,9 @@ EMULATOR_QUIET inline void watch_access(const void *p, size_t bytes, access_t ho
   }
   // the program's own constants and variables, and the arguments of a launch, which lie on the host's stack
   if ((a >= image_begin && a < image_end) || (a <= (char *)__libc_stack_end && a > (char *)__libc_stack_end - (1 << 23))) return;
+#ifndef EMULATED_HOST_MEMORY // said where a kernel is called on the host's own memory: what is not the device's is then not watched
   fail("%s address %p, which is the host's memory or nobody's", how == reads ? "reads" : "writes", p);
+#endif
 }
 EMULATOR_QUIET inline void watch(const void *p, size_t bytes, access_t how) {
   static bool inside = false;
