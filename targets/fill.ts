@@ -22,6 +22,8 @@ export function fillScript(engines: readonly FillEngine[], blanks: readonly Blan
 # The filled-in copy is written to DIRECTORY (site in the current directory); values given earlier stay. This directory is left as it is.
 # Without NAME=VALUE it says which blanks are left. Needs sh, sed and cp alone.
 set -eu
+LC_ALL=C
+export LC_ALL
 here=$(cd "$(dirname "$0")" && pwd)
 to=site
 if [ "\${1:-}" = --to ]; then
@@ -44,10 +46,20 @@ hex64() {
 # whether a value looks as it has to; says how that is where it does not
 suits() {
   case $1 in
-  path) wants='a path that begins with /'; case $2 in /*) ;; *) return 1 ;; esac ;;
+  path) wants='a path that begins with / and has no : or , in it, which containers take for ends'; case $2 in *[:,]*) return 1 ;; /*) ;; *) return 1 ;; esac ;;
   digest) wants='sha256: and 64 digits'; case $2 in sha256:*) hex64 "\${2#sha256:}" ;; *) return 1 ;; esac ;;
-  pinned) wants='NAME@sha256: and 64 digits'; case $2 in ?*@sha256:*) hex64 "\${2##*@sha256:}" ;; *) return 1 ;; esac ;;
-  name) wants='small letters, digits and dashes'; case $2 in *[!a-z0-9-]* | -* | *-) return 1 ;; esac ;;
+  pinned) wants='NAME@sha256: and 64 digits'; case $2 in *@*@*) return 1 ;; ?*@sha256:*) hex64 "\${2##*@sha256:}" ;; *) return 1 ;; esac ;;
+  label)
+    wants='at most 63 small letters, digits and dashes, with no dash at an end'
+    case $2 in *[!a-z0-9-]* | -* | *-) return 1 ;; esac
+    [ "\${#2}" -le 63 ] ;;
+  subdomain)
+    wants='at most 253 small letters, digits, dashes and dots, each part with a letter or digit at its ends'
+    case $2 in *[!a-z0-9.-]* | [.-]* | *[.-] | *..* | *.-* | *-.*) return 1 ;; esac
+    [ "\${#2}" -le 253 ] ;;
+  address)
+    wants="an address or a host's name"
+    case $2 in *[!A-Za-z0-9._:-]* | [._-]*) return 1 ;; esac ;;
   esac
 }
 fail() {
@@ -76,13 +88,43 @@ ${
     : ''
 }  case $value in
   '') fail "$name has no value" ;;
+  -*) fail "$name: a value does not begin with -, which programs take for an option" ;;
   *[!${allowed}]*) fail "$name: a value has letters, digits and . _ : / @ , + - alone" ;;
   esac
-  suits "$form" "$value" || fail "$name wants $wants, not $value"
   if [ "$count" -gt 1 ]; then
     commas=$(printf %s "$value" | sed 's/[^,]//g')
     [ "\${#commas}" -eq $((count - 1)) ] || fail "$name wants $count values with commas between, and has $((\${#commas} + 1))"
+    rest=$value,
+    while [ -n "$rest" ]; do
+      one=\${rest%%,*}
+      rest=\${rest#*,}
+      case $one in
+      '') fail "$name has an empty value among its $count" ;;
+      -*) fail "$name: a value does not begin with -, which programs take for an option" ;;
+      esac
+      suits "$form" "$one" || fail "$name wants $wants, not $one"
+    done
+  else
+    suits "$form" "$value" || fail "$name wants $wants, not $value"
   fi
+done
+# what a line of a filled-in or given form says
+was() {
+  file=$to/$1/site.env
+  [ -f "$file" ] || file=$here/$1/site.env
+  sed -n "s/^HKGAI_$2=//p" "$file"
+}
+for engine in ${names.join(' ')}; do
+  image=$(was "$engine" IMAGE)
+  digest=$(was "$engine" IMAGE_DIGEST)
+  for pair in "$@"; do
+    split "$pair"
+    case $only in '' | "$engine") ;; *) continue ;; esac
+    case $name in IMAGE) image=$value ;; IMAGE_DIGEST) digest=$value ;; esac
+  done
+  case $image in
+  *@*) [ -z "$digest" ] || fail "$engine/IMAGE has a digest already, $image: leave it out there, or give no IMAGE_DIGEST" ;;
+  esac
 done
 
 for engine in ${engines.map(e => e.name).join(' ')}; do

@@ -29,11 +29,11 @@ export function podBlanks(e: StartedEngine, options: LaunchOptions): readonly Bl
               name: 'MODEL_CLAIM',
               about: 'the PersistentVolumeClaim with the engine directory at its root, readable from every node',
               how: 'kubectl get pvc -n NAMESPACE',
-              form: 'name' as const,
+              form: 'subdomain' as const,
             },
           ]
         : []),
-    { name: 'NAMESPACE', about: 'the namespace that it runs in', how: 'kubectl get namespaces', form: 'name' as const },
+    { name: 'NAMESPACE', about: 'the namespace that it runs in', how: 'kubectl get namespaces', form: 'label' as const },
     ...(e.pod.resource === null
       ? [
           {

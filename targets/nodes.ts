@@ -20,6 +20,7 @@ const addressOf = (k: number): Blank => ({
   name: `NODE${k}_ADDRESS`,
   about: `the address of node ${k} that the other nodes reach`,
   how: 'ip -4 addr',
+  form: 'address',
 });
 const interfaceOf = (k: number, needed: boolean): Blank => ({
   name: `NODE${k}_INTERFACE`,

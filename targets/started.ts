@@ -71,8 +71,11 @@ export interface Blank {
   readonly optional?: true;
   /** Another for each engine: written as ENGINE/NAME. */
   readonly own?: true;
-  /** What a value has to look like: an absolute path; sha256: and 64 digits; a name that ends in @ and such a digest; a name of Kubernetes. */
-  readonly form?: 'path' | 'digest' | 'pinned' | 'name';
+  /**
+   * What a value has to look like: an absolute path; sha256: and 64 digits; a name that ends in @ and such a digest; a DNS label, or subdomain, as names
+   * of Kubernetes are; an address or a host's name.
+   */
+  readonly form?: 'path' | 'digest' | 'pinned' | 'label' | 'subdomain' | 'address';
   /** So many values, with commas between. */
   readonly list?: number;
 }

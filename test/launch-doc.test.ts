@@ -68,7 +68,7 @@ Commands are for the directory that holds \`launch/\`. The length of a sequence 
 config.json, and vLLM does not start where its caches have no room for one such sequence (\`vllm/v1/core/kv_cache_utils.py\`).
 
 \`fill.sh\` needs sh, sed and cp alone. It looks at all values first: letters, digits and \`. _ : / @ , + -\`, so that sh, YAML and JSON take them as they
-are; digests have 64 digits; lists have as many values as there are devices. A form is written once all its blanks are filled, and not before.
+are, and no \`-\` at the beginning; paths are absolute, without \`:\` and \`,\`; namespaces and claims are names of Kubernetes; an image has one digest, of 64 digits; lists have as many values as there are devices. A form is written once all its blanks are filled, and not before.
 
 ## How nodes become one engine
 

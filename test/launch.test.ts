@@ -685,7 +685,28 @@ describe('fill.sh', () => {
     ['no equals sign', ['NODE0_ADDRESS'], 'NODE0_ADDRESS: write it as NAME=VALUE'],
     ['what sh would run', ['NODE0_ADDRESS=$(id)'], 'NODE0_ADDRESS: a value has letters, digits and . _ : / @ , + - alone'],
     ['a space', ['MODEL_PATH=/data/my model'], 'MODEL_PATH: a value has letters'],
-    ['a path that begins nowhere', ['MODEL_PATH=data'], 'MODEL_PATH wants a path that begins with /, not data'],
+    [
+      'a path that begins nowhere',
+      ['MODEL_PATH=data'],
+      'MODEL_PATH wants a path that begins with / and has no : or , in it, which containers take for ends, not data',
+    ],
+    ['a path that docker would cut', ['MODEL_PATH=/data:/etc'], 'MODEL_PATH wants a path that begins with / and has no : or , in it'],
+    ['a path with a comma', ['MODEL_PATH=/data,ro'], 'MODEL_PATH wants a path that begins with / and has no : or , in it'],
+    ['a file that docker would cut', ['MINDIE_CONFIG=/a:b.json'], 'MINDIE_CONFIG wants a path that begins with / and has no : or , in it'],
+    [
+      'what a program would take for an option',
+      ['NODE0_ADDRESS=--privileged'],
+      'NODE0_ADDRESS: a value does not begin with -, which programs take for an option',
+    ],
+    ['an image that is an option', ['mindie/IMAGE=-v'], 'IMAGE: a value does not begin with -'],
+    ['what is no address', ['NODE0_ADDRESS=10.0.0.1/24'], "NODE0_ADDRESS wants an address or a host's name, not 10.0.0.1/24"],
+    ['one option among addresses', [`NODE0_DEVICE_IPS=1.1.1.1${',-x'.repeat(15)}`], 'NODE0_DEVICE_IPS: a value does not begin with -'],
+    ['an address that is left out', [`NODE0_DEVICE_IPS=1.1.1.1${','.repeat(15)}`], 'NODE0_DEVICE_IPS has an empty value among its 16'],
+    [
+      'an image with a digest, and a digest',
+      [`mindie/IMAGE=a/b@${digest}`, `mindie/IMAGE_DIGEST=${digest}`],
+      `mindie/IMAGE has a digest already, a/b@${digest}: leave it out there, or give no IMAGE_DIGEST`,
+    ],
     ['a digest that is none', ['mindie/IMAGE_DIGEST=sha256:12'], 'IMAGE_DIGEST wants sha256: and 64 digits, not sha256:12'],
     ['too few addresses', ['NODE0_DEVICE_IPS=1.1.1.1,1.1.1.2'], 'NODE0_DEVICE_IPS wants 16 values with commas between, and has 2'],
     ['an engine that is not there', ['vllm/IMAGE=a'], 'vllm is no engine here. These are: mindie'],
@@ -696,6 +717,39 @@ describe('fill.sh', () => {
       expect(existsSync(join(place.root, 'site'))).toBe(false);
     }),
   );
+  it('takes names of Kubernetes as they are there: a namespace is a DNS label, a claim a subdomain', () => {
+    const place = new LaunchPlace(filesOf(cases[0] as Case, spread(2, 8, 8, 2, 1, true), { modelSource: 'pvc' }));
+    const says = (pair: string): string => {
+      const { status, err } = place.sh(['launch/fill.sh', pair]);
+      return status === 0 ? 'written' : err;
+    };
+    try {
+      for (const bad of ['A', 'a_b', 'a.b', 'a-', 'a'.repeat(64), 'ä'])
+        expect([bad, says(`NAMESPACE=${bad}`)]).toEqual([
+          bad,
+          expect.stringMatching(/^NAMESPACE( wants at most 63 small letters|: a value has letters)/),
+        ]);
+      for (const bad of ['A', 'a..b', '.a', 'a.-b', 'a-.b', 'a.', 'a'.repeat(254)])
+        expect([bad, says(`MODEL_CLAIM=${bad}`)]).toEqual([bad, expect.stringMatching(/^MODEL_CLAIM wants at most 253 small letters/)]);
+      for (const good of [`NAMESPACE=${'a'.repeat(63)}`, 'NAMESPACE=team-1', 'MODEL_CLAIM=v3.weights-1', `MODEL_CLAIM=${'a'.repeat(253)}`])
+        expect([good, says(good)]).toEqual([good, 'written']);
+      for (const good of ['NODE0_ADDRESS=::1', 'NODE0_ADDRESS=fe80::1', 'NODE0_ADDRESS=node-0.room_1'])
+        expect([good, says(good)]).toEqual([good, 'written']);
+    } finally {
+      place.done();
+    }
+  });
+  it('refuses a second digest for an image that was filled in before', () =>
+    at(...mindie, place => {
+      const say = (...pairs: readonly string[]): string => place.sh(['launch/fill.sh', ...pairs]).err;
+      expect(say(`IMAGE=a/b@${digest}`)).toBe('');
+      expect(say(`IMAGE_DIGEST=${digest}`)).toBe(
+        `mindie/IMAGE has a digest already, a/b@${digest}: leave it out there, or give no IMAGE_DIGEST\n`,
+      );
+      expect(say('IMAGE=a/b:1', `IMAGE_DIGEST=${digest}`)).toBe('');
+      expect(say(`IMAGE=c/d@${digest}`)).toContain('has a digest already');
+      expect(place.read('site/mindie/site.env')).toContain('HKGAI_IMAGE=a/b:1\n');
+    }));
   it('wants to know whose image it is where there are several engines', () =>
     at(cases[0] as Case, spread(1, 8, 8), place =>
       expect(place.sh(['launch/fill.sh', 'IMAGE=a/b:1']).err).toBe(

@@ -13,6 +13,7 @@ export function rankTableBlanks(p: Parallel, superPod: boolean): readonly Blank[
       about: `the addresses of the network ports of the devices of node ${k}, in the order of devices`,
       how: `for i in $(seq 0 ${p.devicesPerNode - 1}); do hccn_tool -i $i -ip -g; done`,
       list: p.devicesPerNode,
+      form: 'address',
     },
     ...(superPod
       ? [

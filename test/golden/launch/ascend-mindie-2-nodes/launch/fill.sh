@@ -3,6 +3,8 @@
 # The filled-in copy is written to DIRECTORY (site in the current directory); values given earlier stay. This directory is left as it is.
 # Without NAME=VALUE it says which blanks are left. Needs sh, sed and cp alone.
 set -eu
+LC_ALL=C
+export LC_ALL
 here=$(cd "$(dirname "$0")" && pwd)
 to=site
 if [ "${1:-}" = --to ]; then
@@ -14,15 +16,15 @@ fi
 # every blank there is: what it is, and how many values it has
 known() {
   case $1 in
-  NODE0_ADDRESS) about='the address of node 0 that the other nodes reach'; count=1; form=any; own=0 ;;
-  NODE1_ADDRESS) about='the address of node 1 that the other nodes reach'; count=1; form=any; own=0 ;;
+  NODE0_ADDRESS) about='the address of node 0 that the other nodes reach'; count=1; form=address; own=0 ;;
+  NODE1_ADDRESS) about='the address of node 1 that the other nodes reach'; count=1; form=address; own=0 ;;
   MODEL_PATH) about='the directory on every node that holds config.json of this engine directory'; count=1; form=path; own=0 ;;
   IMAGE) about='the container image of the engine'; count=1; form=any; own=1 ;;
   IMAGE_DIGEST) about='the digest that pins the image, as sha256:… (may stay blank)'; count=1; form=digest; own=1 ;;
   MINDIE_CONFIG) about='MindIE'\''s config.json for this node'; count=1; form=path; own=0 ;;
-  NODE0_DEVICE_IPS) about='the addresses of the network ports of the devices of node 0, in the order of devices'; count=16; form=any; own=0 ;;
+  NODE0_DEVICE_IPS) about='the addresses of the network ports of the devices of node 0, in the order of devices'; count=16; form=address; own=0 ;;
   NODE0_SUPER_DEVICE_IDS) about='the super device ids (SDID) of the devices of node 0, in the order of devices'; count=16; form=any; own=0 ;;
-  NODE1_DEVICE_IPS) about='the addresses of the network ports of the devices of node 1, in the order of devices'; count=16; form=any; own=0 ;;
+  NODE1_DEVICE_IPS) about='the addresses of the network ports of the devices of node 1, in the order of devices'; count=16; form=address; own=0 ;;
   NODE1_SUPER_DEVICE_IDS) about='the super device ids (SDID) of the devices of node 1, in the order of devices'; count=16; form=any; own=0 ;;
   SUPER_POD_ID) about='the id of the super pod that holds all the nodes'; count=1; form=any; own=0 ;;
   *) return 1 ;;
@@ -35,10 +37,20 @@ hex64() {
 # whether a value looks as it has to; says how that is where it does not
 suits() {
   case $1 in
-  path) wants='a path that begins with /'; case $2 in /*) ;; *) return 1 ;; esac ;;
+  path) wants='a path that begins with / and has no : or , in it, which containers take for ends'; case $2 in *[:,]*) return 1 ;; /*) ;; *) return 1 ;; esac ;;
   digest) wants='sha256: and 64 digits'; case $2 in sha256:*) hex64 "${2#sha256:}" ;; *) return 1 ;; esac ;;
-  pinned) wants='NAME@sha256: and 64 digits'; case $2 in ?*@sha256:*) hex64 "${2##*@sha256:}" ;; *) return 1 ;; esac ;;
-  name) wants='small letters, digits and dashes'; case $2 in *[!a-z0-9-]* | -* | *-) return 1 ;; esac ;;
+  pinned) wants='NAME@sha256: and 64 digits'; case $2 in *@*@*) return 1 ;; ?*@sha256:*) hex64 "${2##*@sha256:}" ;; *) return 1 ;; esac ;;
+  label)
+    wants='at most 63 small letters, digits and dashes, with no dash at an end'
+    case $2 in *[!a-z0-9-]* | -* | *-) return 1 ;; esac
+    [ "${#2}" -le 63 ] ;;
+  subdomain)
+    wants='at most 253 small letters, digits, dashes and dots, each part with a letter or digit at its ends'
+    case $2 in *[!a-z0-9.-]* | [.-]* | *[.-] | *..* | *.-* | *-.*) return 1 ;; esac
+    [ "${#2}" -le 253 ] ;;
+  address)
+    wants="an address or a host's name"
+    case $2 in *[!A-Za-z0-9._:-]* | [._-]*) return 1 ;; esac ;;
   esac
 }
 fail() {
@@ -62,13 +74,43 @@ for pair in "$@"; do
   case $only in '' | mindie) ;; *) fail "$only is no engine here. These are: mindie" ;; esac
   case $value in
   '') fail "$name has no value" ;;
+  -*) fail "$name: a value does not begin with -, which programs take for an option" ;;
   *[!A-Za-z0-9._:/@,+-]*) fail "$name: a value has letters, digits and . _ : / @ , + - alone" ;;
   esac
-  suits "$form" "$value" || fail "$name wants $wants, not $value"
   if [ "$count" -gt 1 ]; then
     commas=$(printf %s "$value" | sed 's/[^,]//g')
     [ "${#commas}" -eq $((count - 1)) ] || fail "$name wants $count values with commas between, and has $((${#commas} + 1))"
+    rest=$value,
+    while [ -n "$rest" ]; do
+      one=${rest%%,*}
+      rest=${rest#*,}
+      case $one in
+      '') fail "$name has an empty value among its $count" ;;
+      -*) fail "$name: a value does not begin with -, which programs take for an option" ;;
+      esac
+      suits "$form" "$one" || fail "$name wants $wants, not $one"
+    done
+  else
+    suits "$form" "$value" || fail "$name wants $wants, not $value"
   fi
+done
+# what a line of a filled-in or given form says
+was() {
+  file=$to/$1/site.env
+  [ -f "$file" ] || file=$here/$1/site.env
+  sed -n "s/^HKGAI_$2=//p" "$file"
+}
+for engine in mindie; do
+  image=$(was "$engine" IMAGE)
+  digest=$(was "$engine" IMAGE_DIGEST)
+  for pair in "$@"; do
+    split "$pair"
+    case $only in '' | "$engine") ;; *) continue ;; esac
+    case $name in IMAGE) image=$value ;; IMAGE_DIGEST) digest=$value ;; esac
+  done
+  case $image in
+  *@*) [ -z "$digest" ] || fail "$engine/IMAGE has a digest already, $image: leave it out there, or give no IMAGE_DIGEST" ;;
+  esac
 done
 
 for engine in mindie; do
