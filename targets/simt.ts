@@ -115,20 +115,21 @@ export function kernelSimt(k: Kernel, d: Dialect, marks: Marks = placeBarriers(k
   );
 }
 
-/** Bytes of shared memory that a printed kernel declares: its tiles, and what contract stages. */
+/** Rows up to which a contraction reads its weight straight from memory (tile_few of the header). */
+const fewRows = 8;
+/** Bytes of shared memory that a printed kernel declares: its tiles, and what contractions stage; those of one size share it. */
 export function sharedBytes(k: Kernel): number {
   const tiles = tilesOf(k.body).reduce((n, t) => n + t.shape[0] * t.shape[1] * (t.element === 'bf16' ? 2 : 4), 0);
-  const staged = new Set<string>();
-  let bytes = tiles;
+  const staged = new Set<number>();
   const walk = (body: readonly Stmt[]): void => {
     for (const s of body) {
       if (s.s === 'for') walk(s.body);
       if (s.s !== 'contract') continue;
-      const key = `${s.into.shape} ${s.depth}`;
-      if (!staged.has(key)) bytes += (s.into.shape[0] + s.into.shape[1]) * s.depth * 4;
-      staged.add(key);
+      const [m, n] = s.into.shape;
+      const few = m <= fewRows && s.b.from === 'stream' && !s.b.value;
+      staged.add(few ? m * s.depth + m * n : (m + n) * s.depth);
     }
   };
   walk(k.body);
-  return bytes;
+  return tiles + [...staged].reduce((n, size) => n + size * 4, 0);
 }

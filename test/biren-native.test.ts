@@ -96,7 +96,7 @@ const documented = [
   'SUPA', // in comments
   'SUPA_SDK', // of build.sh
 ];
-const attributes = ['__device__', '__global__', '__shared__', '__syncthreads', '__SUPA__', '__cplusplus', '__VA_ARGS__'];
+const attributes = ['__device__', '__global__', '__shared__', '__syncthreads', '__SUPA__', '__cplusplus', '__VA_ARGS__', '__shfl_xor_sync'];
 (gxx ? describe : describe.skip)('the sources of a program', () => {
   let built: Awaited<ReturnType<typeof emulated>>;
   beforeAll(async () => {

@@ -1,5 +1,5 @@
 // hkgai compile: a bundle, and what it holds.
-import { type Compiled, type CompileOptions, checkPasses, compile } from '../compile.js';
+import { type Compiled, type CompileOptions, checkPasses, compile, targets } from '../compile.js';
 import { showGraph } from '../inspect.js';
 import { bytes, count, grouped, type ProgressStyle, print, printJson, progress, say } from './terminal.js';
 import { typed } from './typed.js';
@@ -163,7 +163,7 @@ function tell({ manifest, engines }: Compiled, out: string): void {
     }
     if (size(`${t.directory}/native/`))
       say(
-        `  ${t.directory}/native   C program for ${manifest.limits.sequences} sequences of ${grouped(manifest.limits.context as number)} positions, not built yet`,
+        `  ${t.directory}/native   ${targets[t.target]?.language ?? ''} program for ${manifest.limits.sequences} sequences of ${grouped(manifest.limits.context as number)} positions, not built yet`,
       );
     for (const note of t.notes) say(`  ${note}`);
   }

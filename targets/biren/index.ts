@@ -13,7 +13,8 @@ export const biren: Target = {
   about: 'SUPA C++ for Biren GPUs',
   language: 'SUPA C++',
   chips,
-  proved: 'run under an emulator of threads, barriers and shared memory; not on a device',
+  proved:
+    'kernels and whole programs run under an emulator of threads, warps, shared memory and the runtime; neither compiled by brcc nor run on a device',
   objection: (k, chip) => {
     const bytes = sharedBytes(k);
     return chip.tileBytes && bytes > chip.tileBytes.value

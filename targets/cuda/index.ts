@@ -14,7 +14,7 @@ export const cuda: Target = {
   language: 'CUDA C++',
   chips,
   proved:
-    'every kernel compiled by nvcc where it is installed, and run under an emulator of threads, barriers and shared memory; not on a device',
+    'every kernel compiled by nvcc where it is installed, kernels and whole programs run under an emulator of threads, warps, shared memory and the driver; not on a device',
   objection: (k, chip) => {
     const bytes = sharedBytes(k);
     return chip.tileBytes && bytes > chip.tileBytes.value
