@@ -136,7 +136,7 @@ export async function verify(path: string, o: VerifyOptions, say: (text: string)
     say('hash every file');
     const bad = checkFiles(path, manifest);
     problems.push(...bad);
-    checks.push(found(`${Object.keys(manifest.files).length} files`, bad, 'SHA-256 as recorded'));
+    checks.push(found(`${Object.keys(manifest.files).length} files`, bad, 'SHA-256 as recorded, and no other files'));
     if (bad.length) return { path, verified: { reference: null, emulated: null, compiled }, checks, problems };
     for (const t of manifest.targets) {
       say(`hold ${t.directory}/engine against the rules of ${t.engine.format}`);
