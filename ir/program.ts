@@ -39,7 +39,7 @@ export interface Launch {
   readonly last: boolean;
   /** Other values whose buffers are complete after this launch: a router's indices, written beside its weights. */
   readonly also: readonly Value[];
-  /** Values that are computed on the way and have no buffer, in the graph's order. With `also` and `value`: the graph that this launch stands for. */
+  /** Other values that are computed on the way, in the graph's order; most have no buffer. With `also` and `value`: the graph that this launch stands for. */
   readonly fused?: readonly Value[];
   readonly layer: number;
   /** What `upTo` is held against: tokens, or wanted where only the rows whose logits are asked for are computed. */

@@ -7,6 +7,7 @@ import { Builder } from '../ir/build.js';
 import { type Dim, type Graph, inputsOf, type Limits, type Span, sizeOf, type Value, type ValueOf } from '../ir/graph.js';
 import type { OpName, Ops } from '../ir/ops.js';
 import type { Launch, Program } from '../ir/program.js';
+import type { Kernel } from '../ir/tile.js';
 import { parseConfig } from '../src/checkpoint/config.js';
 import { openCheckpoint } from '../src/checkpoint/shards.js';
 import { fusedReport } from '../src/fused.js';
@@ -236,6 +237,39 @@ describe('the best token', () => {
         }
       });
     });
+});
+
+describe('where a chip cannot hold a fused kernel', () => {
+  const objections: readonly (readonly [what: string, objection: (k: Kernel) => string | null])[] = [
+    ['values are launched one by one', k => (/turned|cache|hc_norm|rows_/.test(k.name) ? 'too large' : null)],
+    ['launches are beside each other for few rows only', k => (/_and_/.test(k.name) && !/_upto/.test(k.name) ? 'too large' : null)],
+  ];
+  for (const name of ['llama-distill-tiny', 'v32-tiny', 'v4-tiny'])
+    for (const [what, objection] of objections)
+      it(`${what}: ${name}`, () => {
+        const directory = join(tiny, name);
+        const graph = modelOf(name);
+        const weight = (w: ValueOf<'weight'>): PartBytes[] =>
+          w.origin.parts.map(p => ({ codes: spanOf(directory, p), ...(p.scale ? { scales: spanOf(directory, p.scale) } : {}) }));
+        const [held, free, apart] = [lower(graph, { objection }), lower(graph), lower(graph, { unfused: 'all' })] as [
+          Program,
+          Program,
+          Program,
+        ];
+        for (const l of held.launches) for (const v of l.variants) if (v.kernel) expect(objection(v.kernel)).toBeNull();
+        const count = (p: Program, tokens: number): number => totalOf(trafficOf(p, { tokens, context: 100 })).kernels;
+        expect(count(held, 15)).toBeGreaterThan(count(free, 15));
+        expect(count(held, 15)).toBeLessThan(count(apart, 15));
+        if (what.includes('few')) expect(count(held, 1)).toBeLessThan(count(held, 15));
+        const [a, b] = runPrograms([held, apart].map(program => ({ program, weight, calls }))) as [Result[], Result[]];
+        calls.forEach((_, c) => {
+          for (const output of Object.keys(graph.outputs)) {
+            const want = b[c]!(output);
+            const worst = Math.max(...a[c]!(output).map((x, i) => Math.abs(x - (want[i] as number))));
+            expect([output, worst < 2e-5]).toEqual([output, true]);
+          }
+        });
+      });
 });
 
 describe('fusing', () => {

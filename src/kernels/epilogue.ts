@@ -173,29 +173,24 @@ function turnBlock(
   const by = tile('by', 1, half);
   const angle = tile('angle', m, half);
   const c = tile('c', m, half);
-  const s = tile('s', m, half);
   const one = tile('one', m, half);
   const two = tile('two', m, half);
-  const first = tile('first', m, half);
-  const second = tile('second', m, half);
   const column = mod(j, width);
   const member = (which: 0 | 1): Ref =>
     layout === 'half'
       ? part(acc, [0, offset + which * half], [m, half])
       : { ...as(acc, m * half, 2), at: [0, which], shape: [m * half, 1] };
   const like = (x: Tile): Tile | Ref => (layout === 'half' ? x : as(x, m * half, 1));
-  const [a, b] = turned(one, two, c, s, inverse);
+  const [a, b] = turned(like(one), like(two), like(c), like(angle), inverse);
   const body: readonly Stmt[] = [
     load(by, view(frequencies, [0, layout === 'half' ? 0 : div(sub(column, offset), 2)])),
     map(angle, mul(at, by)),
     map(c, magnitude === 1 ? cos(angle) : mul(cos(angle), magnitude)),
-    map(s, magnitude === 1 ? sin(angle) : mul(sin(angle), magnitude)),
+    map(angle, magnitude === 1 ? sin(angle) : mul(sin(angle), magnitude)),
     map(like(one), member(0)),
     map(like(two), member(1)),
-    map(first, a),
-    map(second, b),
-    map(member(0), like(first)),
-    map(member(1), like(second)),
+    map(member(0), a),
+    map(member(1), b),
   ];
   const whole = layout === 'half' || (offset === 0 && dims === width);
   const inside = times(less(offset - 1, column), less(column, offset + dims));

@@ -35,7 +35,7 @@ import { launchBest, launchCached, launchLinear, tableOf, turnOf } from './fuse-
 import { launchRoute, launchRows, launchStreamNorm, launchSumNorm, takenBy } from './fuse-rows.js';
 import { together } from './fuse-together.js';
 import { always, byRows, chunkOf, rowsOf, simple } from './launches.js';
-import { divisorUpTo, Lowering, type LoweringOptions, storageWord, widthOf } from './lowering.js';
+import { DoesNotFit, divisorUpTo, Lowering, type LoweringOptions, storageWord, widthOf } from './lowering.js';
 
 type Rule<K extends OpName> = (v: ValueOf<K>, c: Lowering) => readonly Launch[];
 const nothing = (): readonly Launch[] => [];
@@ -443,16 +443,39 @@ function launchQuery(v: ValueOf<'concat'>, a: ValueOf<'grouped_linear'>, c: Lowe
   return byRows(c, v, `absorb_query_${heads}x${size}x${latent}`, absorbQuery, [nope.inputs.x, weight], sized);
 }
 
-/** The program of a graph: launches in the graph's order, buffers without offsets. Values that no output needs are left out. */
+/**
+ * The program of a graph: launches in the graph's order, buffers without offsets. Values that no output needs are left out. Where a chip cannot
+ * hold the kernel of a fused launch, its values are launched one by one.
+ */
 export function chooseKernels(graph: Graph, options: LoweringOptions = {}): Program {
   const ofRank = graph.values.find(v => isRankOp(v.op));
   if (ofRank) throw new Error(`${graph.name} is the graph of a rank: there are no launches for ${ofRank.op} (${ofRank.name})`);
-  const fused = fuse(graph, options.keep, options.unfused);
+  const alone = new Set<Value>();
+  for (;;) {
+    const refused = new Set<Value>();
+    const program = attempt(graph, options, alone, refused);
+    if (program) return program;
+    for (const v of refused) alone.add(v);
+  }
+}
+/** null where launches were refused: of the values in `refused`, which took others in. */
+function attempt(graph: Graph, options: LoweringOptions, alone: ReadonlySet<Value>, refused: Set<Value>): Program | null {
+  const fused = fuse(graph, options.keep, options.unfused, alone);
+  const takers = new Set(fused.values());
   const c = new Lowering(graph, options, fused);
   const values = needed(graph, Object.values(graph.outputs));
   const single = values
     .filter(v => !fused.has(v))
-    .flatMap(v => (rules[v.op as Exclude<OpName, RankOp>] as (v: Value, c: Lowering) => readonly Launch[])(v, c));
+    .flatMap(v => {
+      try {
+        return (rules[v.op as Exclude<OpName, RankOp>] as (v: Value, c: Lowering) => readonly Launch[])(v, c);
+      } catch (e) {
+        if (!(e instanceof DoesNotFit) || !takers.has(v)) throw e;
+        refused.add(v);
+        return [];
+      }
+    });
+  if (refused.size > 0) return null;
   const apart = options.unfused === 'all' || options.unfused?.includes('together') || options.keep === 'all';
   const launches = apart ? single : together(single, c);
   const weights = values.filter((v): v is ValueOf<'weight'> => v.op === 'weight');

@@ -2,14 +2,12 @@
 import type { Dim, Value, ValueOf } from '../../ir/graph.js';
 import type { Argument, Launch } from '../../ir/program.js';
 import { f32 } from '../../ir/storage.js';
-import { addRows } from '../kernels/elementwise.js';
 import { type HcNormSpec, hcNorm } from '../kernels/hyper-connections.js';
-import { rmsNorm } from '../kernels/rms-norm.js';
 import { type RouteSpec, route } from '../kernels/route.js';
 import { type PartSpec, type RowsSpec, rowsThrough, type StepSpec } from '../kernels/rows.js';
 import type { Chain, RowOp } from './fuse-chain.js';
 import { tableOf, turnOf } from './fuse-products.js';
-import { always, chunkOf, rowsOf, simple } from './launches.js';
+import { always, chunkOf, rowsOf } from './launches.js';
 import { divisorUpTo, type Lowering, widthOf } from './lowering.js';
 
 /** What v's launch takes in. */
@@ -68,7 +66,7 @@ function besideStep(s: RowOp, c: Lowering): readonly Argument[] {
   return s.op === 'rope' ? [tableOf(s, c)] : [];
 }
 
-/** A sum and its norm, both written; two launches where a chip cannot hold the rows. */
+/** A sum and its norm, both written. */
 export function launchSumNorm(v: ValueOf<'rms_norm'>, sum: ValueOf<'add'>, c: Lowering): readonly Launch[] {
   const width = widthOf(v);
   const { weight } = v.inputs;
@@ -76,14 +74,9 @@ export function launchSumNorm(v: ValueOf<'rms_norm'>, sum: ValueOf<'add'>, c: Lo
   const { a, b } = sum.inputs;
   const step = { step: 'rms_norm', eps, weight: weight?.type.storage ?? null } as const;
   const part: PartSpec = { columns: width, from: 0, storage: f32, table: null, added: true, heads: 1, width, steps: [step] };
-  const kernel = c.kernelOrNull(`sum_norm_${width}`, rowsThrough, { parts: [part], into: null, block: 1 });
+  const kernel = c.kernel(`sum_norm_${width}`, rowsThrough, { parts: [part], into: null, block: 1 });
   const w = weight ? [c.arg(weight)] : [];
-  if (kernel) return [c.launch(v, always(kernel, [c.arg(a), c.arg(b), ...w, c.own(sum), c.own(v)], [rowsOf(v)]), { also: [sum] })];
-  const spec = { groups: 1, width, eps, weight: step.weight, within: null, chunk: chunkOf(width) };
-  return [
-    ...simple(c, sum, `add_${width}`, addRows, [a, b], { width, chunk: chunkOf(width) }),
-    ...simple(c, v, `rms_norm_1x${width}`, rmsNorm, [sum, weight], spec),
-  ];
+  return [c.launch(v, always(kernel, [c.arg(a), c.arg(b), ...w, c.own(sum), c.own(v)], [rowsOf(v)]), { also: [sum] })];
 }
 
 /** Streams on their way into a sublayer. */

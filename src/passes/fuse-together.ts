@@ -84,11 +84,30 @@ export function together(launches: readonly Launch[], c: Lowering): readonly Lau
       else passed.push(l);
     }
     const one = joined(group, c);
-    if (one) for (const l of group.slice(1)) left.splice(left.indexOf(l), 1);
-    out.push(one ?? head);
+    if (one === null) out.push(head);
+    else if (one.variants.every(v => v.kernel)) {
+      for (const l of group.slice(1)) left.splice(left.indexOf(l), 1);
+      out.push(one);
+    } else {
+      // at some numbers of rows the chip cannot hold the whole: there each launch stays where it was
+      const rest = group.map(l => without(l, one));
+      rest.forEach((l, i) => {
+        touches.set(l, touched(l));
+        if (i > 0) left[left.indexOf(group[i] as Launch)] = l;
+      });
+      out.push({ ...one, last: false, also: [], fused: c.inOrder([...(one.fused ?? []), ...one.also]) }, rest[0] as Launch);
+    }
   }
   return out;
 }
+/** A launch that has nothing to do where another does it. */
+const without = (l: Launch, one: Launch): Launch => ({
+  ...l,
+  variants: l.variants.map((v, i) => (one.variants[i]?.kernel ? { upTo: v.upTo, kernel: null, args: [], sizes: [] } : v)) as [
+    Variant,
+    ...Variant[],
+  ],
+});
 const alike = (a: Launch, b: Launch): boolean =>
   sameDim(a.rows, b.rows) &&
   String(a.outputs) === String(b.outputs) &&
@@ -98,7 +117,7 @@ const alike = (a: Launch, b: Launch): boolean =>
     return v.upTo === w.upTo && v.sizes.length === 1 && w.sizes.length === 1 && sameDim(v.sizes[0]!, w.sizes[0]!);
   });
 
-/** null where there is nothing to join, or the chip objects to a kernel of the whole. */
+/** null where there is nothing to join, or the chip objects to all kernels of the whole; those that it objects to are null. */
 function joined(group: readonly Launch[], c: Lowering): Launch | null {
   const [head, ...rest] = group as [Launch, ...Launch[]];
   if (rest.length === 0) return null;
@@ -125,9 +144,9 @@ function joined(group: readonly Launch[], c: Lowering): Launch | null {
       },
       { parts: kernels.map(k => k.name), sharing },
     );
-    if (kernel === null) return null;
-    variants.push({ ...v, kernel, args });
+    variants.push(kernel ? { ...v, kernel, args } : { upTo: v.upTo, kernel, args: [], sizes: [] });
   }
+  if (variants.every(v => v.kernel === null)) return null;
   const done = group.flatMap(l => [...l.also, ...(l.last && l !== head ? [l.value] : [])]);
   const inner = group.flatMap(l => [...(l.fused ?? []), ...(l === head || l.last ? [] : [l.value])]);
   const fused = c.inOrder(inner.filter(v => !done.includes(v) && v !== head.value));

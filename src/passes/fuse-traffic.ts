@@ -27,19 +27,27 @@ export interface LaunchTraffic extends Traffic {
 /** Each launch that has something to do at so many rows. */
 export function trafficOf(p: Program, at: At): readonly LaunchTraffic[] {
   const symbols = { ...p.graph.limits, tokens: at.tokens, wanted: 1 };
-  return p.launches.flatMap((launch): LaunchTraffic[] => {
+  const taken = p.launches.flatMap(launch => {
     const rows = sizeOf(launch.rows, symbols);
     const variant = launch.variants.find(v => v.upTo === null || rows <= v.upTo);
-    if (!variant?.kernel) return [];
-    const { kernel } = variant;
+    return variant?.kernel ? [{ launch, variant, kernel: variant.kernel }] : [];
+  });
+  // where several launches write a state's entry, the last is counted for all
+  const writer = new Map<string, Launch>();
+  for (const { launch, variant, kernel } of taken)
+    kernel.params.forEach((param, i) => {
+      const a = variant.args[i] as Argument;
+      if (a.kind === 'state' && param.access === 'write') writer.set(a.state.name, launch);
+    });
+  return taken.map(({ launch, variant, kernel }): LaunchTraffic => {
     const sizes = new Map(kernel.sizes.map((s, i) => [s, sizeOf(variant.sizes[i] ?? 0, symbols)]));
     const counted = { weights: 0, rows: 0, states: 0 };
     kernel.params.forEach((param, i) => {
       const a = variant.args[i] as Argument;
       const kind = a.kind === 'state' ? 'states' : a.kind === 'weight' ? 'weights' : 'rows';
-      counted[kind] += bytesOf(param, a, { launch, variant, sizes, at });
+      counted[kind] += bytesOf(param, a, { launch, variant, sizes, at, writer });
     });
-    return [{ launch, kernel, kernels: 1, ...counted }];
+    return { launch, kernel, kernels: 1, ...counted };
   });
 }
 export const totalOf = (all: readonly Traffic[]): Traffic =>
@@ -53,6 +61,7 @@ interface Where {
   readonly variant: Variant;
   readonly sizes: ReadonlyMap<string, number>;
   readonly at: At;
+  readonly writer: ReadonlyMap<string, Launch>;
 }
 function whole(i: Int, sizes: ReadonlyMap<string, number>): number {
   if (typeof i === 'number') return i;
@@ -126,16 +135,14 @@ function picks(k: Kernel, param: Param): boolean {
 }
 
 /** Numbers of a state that a call reads or writes. */
-function entriesOf(param: Param, a: Argument & { readonly kind: 'state' }, { launch, at: { tokens, context } }: Where): number {
+function entriesOf(param: Param, a: Argument & { readonly kind: 'state' }, { launch, writer, at: { tokens, context } }: Where): number {
   const width = a.state.type.shape[2] as number;
   const body = [...(launch.fused ?? []), ...launch.also, launch.value];
   const of = (v: Value): boolean => rootOf(v) === a.state;
   if (param.access === 'write') {
     const append = body.find(v => v.op === 'append' && of(v));
     if (append?.op !== 'append') throw new Error(`${launch.value.name} writes ${a.state.name}, but appends nothing`);
-    // where several launches write an entry, the last is counted for all
-    const done = launch.also.includes(append) || (launch.last && launch.value === append);
-    return done ? (tokens / append.attributes.every) * width : 0;
+    return writer.get(a.state.name) === launch ? (tokens / append.attributes.every) * width : 0;
   }
   const entries = body.reduce((n, v): number => {
     switch (v.op) {

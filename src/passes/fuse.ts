@@ -225,9 +225,14 @@ export const fusionNames: readonly FusionName[] = [...fusions.map(f => f.name), 
 
 /**
  * All fusions of a graph, users before what they read, so that the longest sums win. Values named in `keep` stay on their own; absorbed
- * indices are still written, by the launch that chooses them. Fusions named in `without` are left out.
+ * indices are still written, by the launch that chooses them. Fusions named in `without` are left out; values in `alone` take in no others.
  */
-export function fuse(graph: Graph, keep: readonly string[] | 'all' = [], without: readonly FusionName[] | 'all' = []): Fused {
+export function fuse(
+  graph: Graph,
+  keep: readonly string[] | 'all' = [],
+  without: readonly FusionName[] | 'all' = [],
+  alone: ReadonlySet<Value> = new Set(),
+): Fused {
   const readers = new Map<Value, Set<Value>>();
   for (const v of graph.values) for (const [, i] of inputsOf(v)) readers.set(i, (readers.get(i) ?? new Set()).add(v));
   const kept = new Set<Value>([...Object.values(graph.outputs), ...graph.values.filter(v => keep === 'all' || keep.includes(v.name))]);
@@ -241,7 +246,7 @@ export function fuse(graph: Graph, keep: readonly string[] | 'all' = [], without
   const fused = new Map<Value, Value>();
   const list = fusions.filter(f => keep !== 'all' && without !== 'all' && !without.includes(f.name));
   for (const v of [...graph.values].reverse()) {
-    if (fused.has(v)) continue;
+    if (fused.has(v) || alone.has(v)) continue;
     // the first that applies
     for (const f of list) {
       const absorbed = (f.on as readonly string[]).includes(v.op) ? f.absorbs(v as never, asked) : [];

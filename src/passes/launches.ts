@@ -27,6 +27,7 @@ export const products: readonly { readonly upTo: number | null; readonly tiles: 
       { m: 64, n: 64, k: 128 },
       { m: 32, n: 32, k: 64 },
       { m: 16, n: 16, k: 32 },
+      { m: 8, n: 16, k: 16 },
     ],
   },
 ];

@@ -17,6 +17,9 @@ export interface LoweringOptions {
   readonly unfused?: readonly FusionName[] | 'all';
 }
 
+/** No candidate of a kernel fits the chip. */
+export class DoesNotFit extends Error {}
+
 export class Lowering {
   readonly buffers: Buffer[] = [];
   readonly #kernels = new Map<string, Kernel>();
@@ -41,7 +44,7 @@ export class Lowering {
   kernel<S>(name: string, make: (name: string, spec: S) => Kernel, ...candidates: readonly [S, ...S[]]): Kernel {
     const objections: string[] = [];
     const kernel = this.#first(name, make, candidates, objections);
-    if (kernel === null) throw new Error(`no tile sizes of ${name} fit:\n${objections.join('\n')}`);
+    if (kernel === null) throw new DoesNotFit(`no tile sizes of ${name} fit:\n${objections.join('\n')}`);
     return kernel;
   }
   /** The same; null where all are refused. */
