@@ -245,6 +245,7 @@ template <class T> EMULATOR_QUIET inline T shuffle(const char *call, unsigned ma
 
 // ---- tiles
 
+inline void (*on_tile_write)(const void *, size_t) = nullptr; // hkgai_watch.h: what is written here may be read as an index, past the tile
 struct stamp { int wrote, read; short writer, reader; };
 /** One element of a tile of shared memory. */
 template <class T, int N> struct shared_tile;
@@ -266,6 +267,7 @@ template <class T, int N> struct reference {
     s.writer = (short)thread;
     s.wrote = phase;
     t->v[i] = x;
+    if (on_tile_write) on_tile_write(&t->v[i], sizeof(T));
     return *this;
   }
   EMULATOR_QUIET const reference &operator=(const reference &o) const { return *this = (T)o; }
