@@ -1,4 +1,5 @@
-// The same program for another processor: built for aarch64 with NEON and dot products, run under qemu, against the recorded logits.
+// The same program for another processor: built for aarch64 with NEON and dot products, run under qemu, against the recorded logits; and the verbs of
+// the header, built for any aarch64, on a processor that has dot products (sdot) and on one that has not.
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -14,6 +15,21 @@ const work = mkdtempSync(join(tmpdir(), 'hkgai-aarch64-'));
 afterAll(() => rmSync(work, { recursive: true, force: true }));
 
 (there ? describe : describe.skip)(there ? 'aarch64 under qemu' : `aarch64: skipped, ${cc} or qemu-aarch64 is not here`, () => {
+  for (const [processor, sdot] of [
+    ['max', 'used'],
+    ['cortex-a72', 'not here'],
+  ] as const)
+    it(`verbs agree with plain arithmetic on ${processor}: sdot is ${sdot}`, () => {
+      const program = join(work, `verbs-${processor}`);
+      const flags = ['-std=c17', '-O2', '-ffp-contract=fast', '-fopenmp-simd', '-Wall', '-Wextra', '-Werror', '-Itargets/cpu/header'];
+      const built = spawnSync(cc, [...flags, 'test/cpu-header/verbs.c', '-o', program, '-lm'], { encoding: 'utf8' });
+      expect({ status: built.status, stderr: built.stderr }).toEqual({ status: 0, stderr: '' });
+      const ran = spawnSync('qemu-aarch64', ['-cpu', processor, '-L', '/usr/aarch64-linux-gnu', program], { encoding: 'utf8' });
+      const lines = ran.stdout.trim().split('\n');
+      expect(lines.filter(l => !l.endsWith(' ok'))).toEqual([]);
+      expect(lines.length).toBeGreaterThanOrEqual(35);
+      expect([ran.status, ran.stderr]).toEqual([0, `sdot: ${sdot}\n`]);
+    });
   for (const [name, quantise] of [
     ['v3-tiny-fp8', 'none'],
     ['v4-tiny-fp8fp4', 'none'],

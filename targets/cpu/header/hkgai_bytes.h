@@ -146,6 +146,12 @@ static __attribute__((noinline, unused)) void tile_byte_steps(float *sums, long 
       for (long s = 0; s < group; s += TILE_BYTE_GROUP)
         for (int d = 0; d < 3; d++) start[d] = _mm512_add_epi32(start[d], _mm512_load_si512(t->sums + ((at + g + s) / TILE_BYTE_GROUP * 3 + d) * TILE_PANEL));
       for (int d = 0; d < 3; d++) start[d] = _mm512_mullo_epi32(start[d], minus);
+#if TILE_AMX
+      if (group >= 64 && tile_has_amx()) {
+        tile_amx_byte_group(sums + p * TILE_PANEL, pitch, w + g, t->digits + (at + g) * (TILE_PANEL * 3), start, unit, by + g / group, 8, group);
+        continue;
+      }
+#endif
       for (int n = 0; n < TILE_PANEL_OUTPUTS; n += TILE_BYTE_OUTPUTS)
         tile_byte_group(sums + n * pitch + p * TILE_PANEL, pitch, w + n * TILE_PANEL_PITCH + g, t->digits + (at + g) * (TILE_PANEL * 3), start, unit, by + n * 8 + g / group, 8, group);
     }

@@ -16,8 +16,11 @@ INLINE int tile_kept(const float *x) {
 #define tile_begin() ((void)(tile_turn = tile_turn + 1, tile_frame = (const char *)__builtin_frame_address(0)))
 
 #include "hkgai_digits.h"
+#include "hkgai_neon.h"
 #include "hkgai_panel.h"
+#include "hkgai_amx.h"
 #include "hkgai_bytes.h"
+#include "hkgai_pairs.h"
 
 /** Dot products of MB rows x with NB rows of a view, k columns from column c on; to[m * pitch + n] is added to. */
 INLINE void tile_dots(int kind, int scale, int MB, int NB, float *to, long pitch, const float *const *x, const tile_view *v, const long *row, long c, long k) {
@@ -187,13 +190,15 @@ INLINE void tile_contract(int kind, int scale, float *into, long m, long n, long
   }
   if (kind == KIND_f32 || count <= 4) {
     long done = 0;
+#if TILE_DIGITS || TILE_NEON_DOT
+    int last = 1; // rows of b outside are the last ones
+    for (long j = 1; j < n; j++) last &= !(rows[j - 1] < 0 && rows[j] >= 0);
 #if TILE_DIGITS
-    if (kind == KIND_i4 || kind == KIND_f4e2m1) {
-      int last = 1; // rows of b outside are the last ones
-      for (long j = 1; j < n; j++) last &= !(rows[j - 1] < 0 && rows[j] >= 0);
-      if (last && rows[0] >= 0) done = tile_by_digits(kind, scale, into, n, x, count, b, rows, n, k);
-      for (long i = 0; i < count; i++) x[i] += done;
-    }
+    if ((kind == KIND_i4 || kind == KIND_f4e2m1) && last && rows[0] >= 0) done = tile_by_digits(kind, scale, into, n, x, count, b, rows, n, k);
+#else
+    if (last && rows[0] >= 0) done = tile_by_dots(kind, scale, into, n, x, count, b, rows, n, k);
+#endif
+    for (long i = 0; i < count; i++) x[i] += done;
 #endif
     if (done < k) tile_few(kind, scale, into, n, x, count, b, rows, n, b->col + done, k - done);
     return;
@@ -202,6 +207,11 @@ INLINE void tile_contract(int kind, int scale, float *into, long m, long n, long
   const long group = tile_byte_groups(kind, scale, b);
   for (long i = 0; group && i < count; i += TILE_PANEL_MOST) tile_by_bytes(kind, scale, into + i * n, x + i, tile_min(TILE_PANEL_MOST, count - i), b, rows, n, k, group);
   if (group) return;
+#endif
+#if TILE_PAIRS
+  const int pairs = kind == KIND_bf16 && tile_has_pairs();
+  for (long i = 0; pairs && i < count; i += TILE_PANEL_MOST) tile_by_pairs(into + i * n, x + i, tile_min(TILE_PANEL_MOST, count - i), b, rows, n, k);
+  if (pairs) return;
 #endif
   for (long i = 0; i < count; i += TILE_PANEL_MOST) tile_by_panels(kind, scale, into + i * n, x + i, tile_min(TILE_PANEL_MOST, count - i), b, rows, n, k);
 }
