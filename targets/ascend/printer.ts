@@ -242,6 +242,8 @@ export function unstream(k: Kernel): Kernel {
 /** A table of pointers lies in global memory as what they point to does. */
 const inGlobal = (type: string): string => type.replace('*const *', '*__gm__ const *');
 
+/** Floats that ReduceMax and ReduceSum work in for so many: two for each 64, to whole 32 bytes (API reference, ReduceMax: sharedTmpBuffer). */
+const reduceWork = (columns: number): number => Math.max(64, Math.ceil((2 * Math.ceil(columns / 64)) / 8) * 8);
 /** Floats' worth of an operand's rows as they are stored, where the header decodes them by the vector unit. */
 function storedFloats(o: Operand, rows: number, depth: number): number {
   if (o.from !== 'stream') return 0;
@@ -273,6 +275,7 @@ export function printAscend(source: Kernel): PrintedAscend {
   let masks = 0;
   let most = 0;
   let staged = 0;
+  let reduced = 0;
   let stores = false;
   const vector = (shape: Shape, use: (v: Vector) => void): Code => {
     const v = new Vector(names);
@@ -318,7 +321,11 @@ export function printAscend(source: Kernel): PrintedAscend {
       case 'reduce':
         return vector(s.over, v => {
           const from = v.value(s.value, s.over);
-          v.lines.push(`tile_${s.f}${s.axis === 0 ? '_down' : ''}<${s.over.join(', ')}>(${v.at(s.to)}, ${from});`);
+          const [rows, columns] = s.over;
+          const whole32 = s.axis === 1 && (s.f === 'sum' || s.f === 'max') && columns % 8 === 0;
+          if (whole32) reduced = Math.max(reduced, 8 * rows + reduceWork(columns));
+          const more = whole32 ? ', reduced' : '';
+          v.lines.push(`tile_${s.f}${s.axis === 0 ? '_down' : ''}<${s.over.join(', ')}>(${v.at(s.to)}, ${from}${more});`);
         });
       case 'contract': {
         const depth = Math.ceil(s.depth / 8) * 8;
@@ -359,6 +366,7 @@ export function printAscend(source: Kernel): PrintedAscend {
     temporaries * piece(most * 4) +
     masks * piece(maskBytes) +
     piece(staged * 4) +
+    piece(reduced * 4) +
     (stores ? movedBytes : 0);
   const blocks = whole(product(k.grid.map(g => g.count)), names);
   const lines: Code = [
@@ -368,6 +376,7 @@ export function printAscend(source: Kernel): PrintedAscend {
     ...Array.from({ length: temporaries }, (_, i) => `LocalTensor<float> value${i} = arena.take<float>(${most});`),
     ...Array.from({ length: masks }, (_, i) => `LocalTensor<uint8_t> mask${i} = arena.take<uint8_t>(${maskBytes});`),
     ...(staged ? [`LocalTensor<float> staged = arena.take<float>(${staged});`] : []),
+    ...(reduced ? [`LocalTensor<float> reduced = arena.take<float>(${reduced});`] : []),
     ...(stores ? ['LocalTensor<uint8_t> moved = arena.take<uint8_t>(moved_bytes);'] : []),
     '// a fixed number of cores walks the grid',
     block(`for (int64_t block = GetBlockIdx(); block < ${blocks}; block += GetBlockNum())`, [

@@ -143,7 +143,7 @@ template <int R, int C> __aicore__ inline void tile_load(LocalTensor<float> to, 
     if (v.inside(at, 0) && v.inside(at, C - 1) && r * pitch % 8 == 0 && C % 8 == 0) {
       AscendC::GlobalTensor<float> from;
       from.SetGlobalBuffer(const_cast<__gm__ float *>(v.data) + at * v.pitch + v.col);
-      AscendC::DataCopyPad(to[r * pitch], from, {1, (uint32_t)(C * sizeof(float)), 0, 0, 0}, {false, 0, 0, 0.0f});
+      AscendC::DataCopyPad(to[r * pitch], from, AscendC::DataCopyExtParams{1, (uint32_t)(C * sizeof(float)), 0, 0, 0}, AscendC::DataCopyPadExtParams<float>{false, 0, 0, 0.0f});
     } else for (int64_t c = 0; c < C; c++) to.SetValue(r * pitch + c, v.at(r, c, pad));
   }
   SCALAR_END;
@@ -152,7 +152,7 @@ template <int R, int C> __aicore__ inline void tile_load(LocalTensor<float> to, 
 __aicore__ inline void copy_out(__gm__ const void *to, LocalTensor<uint8_t> from, int64_t bytes) {
   AscendC::GlobalTensor<uint8_t> out;
   out.SetGlobalBuffer((__gm__ uint8_t *)to);
-  AscendC::DataCopyPad(out, from, {1, (uint32_t)bytes, 0, 0, 0});
+  AscendC::DataCopyPad(out, from, AscendC::DataCopyExtParams{1, (uint32_t)bytes, 0, 0, 0});
 }
 enum { moved_bytes = 2048 };
 /** One row from column `first` to `last`, in its stored form, by way of `moved`. */
@@ -193,12 +193,34 @@ template <int R, int C> __aicore__ inline void tile_store(view_f32 v, LocalTenso
 
 // ---- shapes
 
-template <int R, int C> __aicore__ inline void tile_iota_rows(LocalTensor<float> d) { SCALAR_BEGIN; for (int r = 0; r < R; r++) for (int c = 0; c < C; c++) d.SetValue(r * C + c, (float)r); SCALAR_END; }
-template <int R, int C> __aicore__ inline void tile_iota_columns(LocalTensor<float> d) { SCALAR_BEGIN; for (int r = 0; r < R; r++) for (int c = 0; c < C; c++) d.SetValue(r * C + c, (float)c); SCALAR_END; }
+// Rows of whole 32 bytes are filled and copied by the vector unit, others element by element.
+
+/** Rows r of C columns, each a number: `e` says it. */
+#define FILL_ROWS(e)                                                                                                                         \
+  SCALAR_BEGIN;                                                                                                                              \
+  for (int r = 0; r < R; r++) {                                                                                                              \
+    const float v = e;                                                                                                                       \
+    if (C % 8 == 0) AscendC::Duplicate(d[r * C], v, C);                                                                                      \
+    else for (int c = 0; c < C; c++) d.SetValue(r * C + c, v);                                                                               \
+  }                                                                                                                                          \
+  SCALAR_END
+template <int R, int C> __aicore__ inline void tile_iota_rows(LocalTensor<float> d) { FILL_ROWS((float)r); }
+template <int R, int C> __aicore__ inline void tile_iota_columns(LocalTensor<float> d) {
+  constexpr int each = C % 8 == 0 ? 1 : R;
+  SCALAR_BEGIN;
+  for (int r = 0; r < each; r++) for (int c = 0; c < C; c++) d.SetValue(r * C + c, (float)c);
+  SCALAR_END;
+  for (int r = each; r < R; r++) AscendC::Adds(d[r * C], d, 0.0f, C);
+  SCALAR_END;
+}
 /** [R0, C0] to [R, C]: sizes of 1 spread. */
 template <int R, int C, int R0, int C0> __aicore__ inline void tile_spread(LocalTensor<float> d, LocalTensor<float> s) {
+  if (C0 == 1) { FILL_ROWS(s.GetValue(R0 == 1 ? 0 : r)); return; }
   SCALAR_BEGIN;
-  for (int r = 0; r < R; r++) for (int c = 0; c < C; c++) d.SetValue(r * C + c, s.GetValue((R0 == 1 ? 0 : r) * C0 + (C0 == 1 ? 0 : c)));
+  for (int r = 0; r < R; r++) {
+    if (C % 8 == 0) AscendC::Adds(d[r * C], s[(R0 == 1 ? 0 : r) * C0], 0.0f, C);
+    else for (int c = 0; c < C; c++) d.SetValue(r * C + c, s.GetValue((R0 == 1 ? 0 : r) * C0 + c));
+  }
   SCALAR_END;
 }
 template <int R, int C, class T> __aicore__ inline void tile_window(LocalTensor<float> d, LocalTensor<T> s, int64_t pitch) { SCALAR_BEGIN; for (int r = 0; r < R; r++) for (int c = 0; c < C; c++) d.SetValue(r * C + c, get_value(s, r * pitch + c)); SCALAR_END; }
@@ -207,7 +229,6 @@ __aicore__ inline void tile_and(LocalTensor<uint8_t> d, LocalTensor<uint8_t> a, 
 __aicore__ inline void tile_or(LocalTensor<uint8_t> d, LocalTensor<uint8_t> a, LocalTensor<uint8_t> b, int n) { AscendC::Or(d.ReinterpretCast<uint16_t>(), a.ReinterpretCast<uint16_t>(), b.ReinterpretCast<uint16_t>(), n / 16); }
 #define BY_SCALAR(name, f) __aicore__ inline void tile_##name(LocalTensor<float> d, LocalTensor<float> s, int n) { SCALAR_BEGIN; for (int i = 0; i < n; i++) d.SetValue(i, f(s.GetValue(i))); SCALAR_END; }
 __aicore__ inline float floor_of(float x) { const float t = (float)(int64_t)x; return t > x ? t - 1.0f : t; }
-__aicore__ inline float ceil_of(float x) { return -floor_of(-x); }
 /** sin (quadrant 0) and cos (quadrant 1), reduced by quarter turns kept in four f32 parts of pi / 2: cores of this family have no f64. */
 __aicore__ inline float turn_of(float x, int quadrant) {
   const float n = floor_of(x * 0.636619772f + 0.5f);
@@ -221,8 +242,15 @@ __aicore__ inline float turn_of(float x, int quadrant) {
 }
 __aicore__ inline float sin_of(float x) { return turn_of(x, 0); }
 __aicore__ inline float cos_of(float x) { return turn_of(x, 1); }
-BY_SCALAR(ceil, ceil_of)
-BY_SCALAR(floor, floor_of)
+/** By way of whole numbers of 32 bits: what is larger is not asked for. */
+__aicore__ inline void tile_floor(LocalTensor<float> d, LocalTensor<float> s, int n) {
+  AscendC::Cast(d.ReinterpretCast<int32_t>(), s, AscendC::RoundMode::CAST_FLOOR, n);
+  AscendC::Cast(d, d.ReinterpretCast<int32_t>(), AscendC::RoundMode::CAST_NONE, n);
+}
+__aicore__ inline void tile_ceil(LocalTensor<float> d, LocalTensor<float> s, int n) {
+  AscendC::Cast(d.ReinterpretCast<int32_t>(), s, AscendC::RoundMode::CAST_CEIL, n);
+  AscendC::Cast(d, d.ReinterpretCast<int32_t>(), AscendC::RoundMode::CAST_NONE, n);
+}
 BY_SCALAR(sin, sin_of)
 BY_SCALAR(cos, cos_of)
 __aicore__ inline void tile_rsqrt(LocalTensor<float> d, LocalTensor<float> s, int n) {
@@ -244,6 +272,17 @@ __aicore__ inline void tile_rsqrt(LocalTensor<float> d, LocalTensor<float> s, in
     SCALAR_BEGIN;                                                                                                             \
     for (int c = 0; c < C; c++) { float best = start; int where = 0; (void)where; for (int i = 0; i < R; i++) { const float v = s.GetValue(i * C + c); step } put_value(d, c, (float)(result)); } \
     SCALAR_END; }
+/** Rows of whole 32 bytes by the vector unit: a value at every 32 bytes of `reduced`, then together; the rest of `reduced` is what the unit works in. */
+#define REDUCE_ROWS(name, Call)                                                                                                               \
+  template <int R, int C, class T> __aicore__ inline void tile_##name(LocalTensor<T> d, LocalTensor<float> s, LocalTensor<float> reduced) {   \
+    static_assert(C % 8 == 0, "rows of whole 32 bytes");                                                                                     \
+    for (int r = 0; r < R; r++) AscendC::Call(reduced[8 * r], s[r * C], reduced[8 * R], C);                                                   \
+    SCALAR_BEGIN;                                                                                                                             \
+    for (int r = 0; r < R; r++) put_value(d, r, reduced.GetValue(8 * r));                                                                     \
+    SCALAR_END;                                                                                                                               \
+  }
+REDUCE_ROWS(sum, ReduceSum)
+REDUCE_ROWS(max, ReduceMax)
 REDUCE(sum, 0.0f, best += v;, best)
 REDUCE(max, -3.4028235e38f, best = v > best ? v : best;, best)
 REDUCE(min, 3.4028235e38f, best = v < best ? v : best;, best)
@@ -265,7 +304,7 @@ template <int D, class T, class S> __aicore__ inline void copy_rows_in(LocalTens
   static_assert(sizeof(T) == sizeof(S) && D * sizeof(T) % 32 == 0, "rows of whole 32 bytes");
   AscendC::GlobalTensor<T> in;
   in.SetGlobalBuffer((__gm__ T *)from);
-  AscendC::DataCopyPad(to, in, {(uint16_t)rows, (uint32_t)(D * sizeof(T)), (uint32_t)((pitch - D) * (int64_t)sizeof(T)), 0, 0}, {false, 0, 0, (T)0});
+  AscendC::DataCopyPad(to, in, AscendC::DataCopyExtParams{(uint16_t)rows, (uint32_t)(D * sizeof(T)), (uint32_t)((pitch - D) * (int64_t)sizeof(T)), 0, 0}, AscendC::DataCopyPadExtParams<T>{false, 0, 0, (T)0});
 }
 template <int N, int D> __aicore__ inline void zero_rows(LocalTensor<float> to, int64_t rows) { if (rows < N) AscendC::Duplicate(to[rows * D], 0.0f, (int)((N - rows) * D)); }
 /** N rows of D columns from k on, as f32, by copies and the vector unit; false where the view or D is not for that. `raw` holds them as they are stored. */
