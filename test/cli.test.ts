@@ -58,7 +58,11 @@ describe('hkgai', () => {
       /HK2003 {2}--sequences 9007199254740991: at most 8192/,
     ],
     ['a pass that is none', ['compile', nano, '-o', 'x', '--stop-after', 'nope'], /HK2003 {2}--stop-after nope: absorb-mla was expected/],
-    ['a dump of a pass that is none', ['compile', nano, '-o', 'x', '--dump', 'nope'], /HK2003 {2}--dump nope: all, changed, absorb-mla or fuse/],
+    [
+      'a dump of a pass that is none',
+      ['compile', nano, '-o', 'x', '--dump', 'nope'],
+      /HK2003 {2}--dump nope: all, changed, absorb-mla or fuse/,
+    ],
     ['a directory as a recipe', ['compile', nano, '-o', 'x', '--quantise', './'], /HK2003 {2}--quantise \.\/: a file was expected/],
     ['an empty recipe', ['compile', nano, '-o', 'x', '--quantise', ''], /HK2003 {2}--quantise '': a recipe was expected/],
     ['an empty text', ['compile', nano, '-o', 'x', '--calibration', ''], /HK2003 {2}--calibration '': a file was expected/],
