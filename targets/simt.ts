@@ -27,7 +27,7 @@ const each = ([rows, columns]: Shape, line: string): string => `tile_each<${rows
 function operand(o: Operand, names: Names, rows: number, depth: number): string {
   if (o.from === 'tile') {
     const [row, col] = o.transposed ? ['k', 'row'] : ['row', 'k'];
-    return `[&](long row, long k) { return ${read(o.ref, refShape(o.ref), row, col, names)} + 0.0f; }`;
+    return `tile_held([&](long row, long k) { return ${read(o.ref, refShape(o.ref), row, col, names)} + 0.0f; })`;
   }
   if (!o.value) return viewOf(o.views[0], names);
   const chunks = o.views.map(v => `${viewOf(v, names)}(${placeOf(v, names).rows === '1' ? '0' : 'row'}, k)`);
@@ -117,6 +117,8 @@ export function kernelSimt(k: Kernel, d: Dialect, marks: Marks = placeBarriers(k
 
 /** Rows up to which a contraction reads its weight straight from memory (tile_few of the header). */
 const fewRows = 8;
+/** Numbers of a row from which a warp takes it together (tile_long of the header). */
+const longRow = 64;
 /** Bytes of shared memory that a printed kernel declares: its tiles, and what contractions stage; those of one size share it. */
 export function sharedBytes(k: Kernel): number {
   const tiles = tilesOf(k.body).reduce((n, t) => n + t.shape[0] * t.shape[1] * (t.element === 'bf16' ? 2 : 4), 0);
@@ -126,8 +128,11 @@ export function sharedBytes(k: Kernel): number {
       if (s.s === 'for') walk(s.body);
       if (s.s !== 'contract') continue;
       const [m, n] = s.into.shape;
+      const [left, right] = [s.a.from === 'tile', s.b.from === 'tile']; // held already
       const few = m <= fewRows && s.b.from === 'stream' && !s.b.value;
-      staged.add(few ? m * s.depth + m * n : (m + n) * s.depth);
+      if (few) staged.add(m * s.depth + m * n);
+      else if (left && right) staged.add(s.depth >= longRow ? m * n : 0);
+      else staged.add(((left ? 0 : m) + (right ? 0 : n)) * s.depth);
     }
   };
   walk(k.body);

@@ -304,6 +304,9 @@ function launchAttention(asked: ValueOf<'attention'>, c: Lowering, turn: ValueOf
     [16, 16],
     [8, 8],
     [4, 8],
+    [4, 4],
+    [2, 4],
+    [1, 4],
   ] as const;
   const [best, ...rest] = sizes.map(([heads, context]) => ({ heads: divisorUpTo(a.heads / a.kvHeads, heads), context }));
   const candidates = (splits: number): readonly [AttentionSpec, ...AttentionSpec[]] => {

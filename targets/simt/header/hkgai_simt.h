@@ -152,6 +152,16 @@ VIEW_SCALED(f4e2m1_e8m0, uint8_t, 4, uint8_t, tile_from_f4e2m1(e))
 template <class V, class = void> struct tile_is_view { static constexpr bool value = false; };
 template <class V> struct tile_is_view<V, decltype((void)V::run)> { static constexpr bool value = true; };
 
+/** An operand that the block holds in a tile: it is read where it lies. */
+template <class F> struct tile_held_t {
+  static constexpr bool held = true;
+  F f;
+  DEVICE float operator()(long r, long k) const { return f(r, k); }
+};
+template <class F> DEVICE inline tile_held_t<F> tile_held(F f) { return {f}; }
+template <class V, class = void> struct tile_is_held { static constexpr bool value = false; };
+template <class V> struct tile_is_held<V, decltype((void)V::held)> { static constexpr bool value = true; };
+
 // ---- verbs
 
 template <int R, int C, class F> DEVICE inline void tile_each(F f) {
@@ -239,25 +249,57 @@ template <int M, int N, int D, multiply_t P, class T, class A, class B> DEVICE i
   BARRIER;
 }
 template <int M, int N, int D, multiply_t P, class T, class A, class B> DEVICE inline void tile_contract_many(T &into, long k, A a, B b) {
-  float *left = tile_staging<(M + N) * D>(), *right = left + M * D;
+  constexpr int L = tile_is_held<A>::value ? 0 : M, R = tile_is_held<B>::value ? 0 : N;
+  float *left = tile_staging<(L + R) * D>(), *right = left + L * D;
   BARRIER;
   tile_each<M, N>([&](long m, long n) { into[m * N + n] = 0.0f; });
   for (long at = 0; at < k; at += D) {
+    const long deep = tile_min(D, k - at);
     BARRIER;
-    tile_each<M, D>([&](long m, long d) { left[m * D + d] = at + d < k ? tile_rounded<P>((float)a(m, at + d)) : 0.0f; });
-    tile_each<N, D>([&](long n, long d) { right[n * D + d] = at + d < k ? tile_rounded<P>((float)b(n, at + d)) : 0.0f; });
+    if constexpr (L > 0) tile_each<M, D>([&](long m, long d) { left[m * D + d] = d < deep ? tile_rounded<P>((float)a(m, at + d)) : 0.0f; });
+    if constexpr (R > 0) tile_each<N, D>([&](long n, long d) { right[n * D + d] = d < deep ? tile_rounded<P>((float)b(n, at + d)) : 0.0f; });
     BARRIER;
     tile_each<M, N>([&](long m, long n) {
       float s = into[m * N + n];
-      for (long d = 0; d < D; d++) s += left[m * D + d] * right[n * D + d];
+      for (long d = 0; d < deep; d++) {
+        float x, w;
+        if constexpr (L > 0) x = left[m * D + d]; else x = tile_rounded<P>(a(m, at + d));
+        if constexpr (R > 0) w = right[n * D + d]; else w = tile_rounded<P>(b(n, at + d));
+        s += x * w;
+      }
       into[m * N + n] = s;
     });
   }
   BARRIER;
 }
+/** Numbers of a row from which a warp takes it together. */
+constexpr int tile_long = 64;
+/** Both operands are held: long rows are a warp's, short ones a thread's. */
+template <int M, int N, int D, multiply_t P, class T, class A, class B> DEVICE inline void tile_contract_held(T &into, long k, A a, B b) {
+  BARRIER;
+  if constexpr (D >= tile_long) {
+    float *sums = tile_staging<M * N>();
+    const long lanes = WARPS ? 32 : 1, lane = THREAD % lanes;
+    for (long n = THREAD / lanes; n < M * N; n += THREADS / lanes) {
+      float s = 0.0f;
+      for (long d = lane; d < k; d += lanes) s += tile_rounded<P>(a(n / N, d)) * tile_rounded<P>(b(n % N, d));
+      if (lanes > 1) for (int by = 16; by > 0; by /= 2) s += __shfl_xor_sync(0xffffffffu, s, by);
+      if (lane == 0) sums[n] = s;
+    }
+    BARRIER;
+    tile_each<M, N>([&](long m, long n) { into[m * N + n] = sums[m * N + n] + 0.0f; });
+  } else
+    tile_each<M, N>([&](long m, long n) {
+      float s = 0.0f;
+      for (long d = 0; d < k; d++) s += tile_rounded<P>(a(m, d)) * tile_rounded<P>(b(n, d));
+      into[m * N + n] = s;
+    });
+  BARRIER;
+}
 /** Waits on entry, so that operands are visible; has read them all when it returns. Element n of `into` is written by the thread of n. */
 template <int M, int N, int D, multiply_t P, class T, class A, class B> DEVICE inline void tile_contract(T &into, long k, A a, B b) {
   if constexpr (M <= tile_few && tile_is_view<B>::value) tile_contract_few<M, N, D, P>(into, k, a, b);
+  else if constexpr (tile_is_held<A>::value && tile_is_held<B>::value) tile_contract_held<M, N, D, P>(into, k, a, b);
   else tile_contract_many<M, N, D, P>(into, k, a, b);
 }
 /** best[count] falls, index beside it; a newcomer must be larger to pass. */
