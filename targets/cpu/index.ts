@@ -43,7 +43,7 @@ mv "$out.new" "$out"
 
 export const cpu: Target = {
   name: 'cpu',
-  about: 'C17 and POSIX threads for any processor; AVX2, AVX-512 and NEON where the compiler has them',
+  about: 'C17 and POSIX threads for any processor; AVX2, AVX-512 (VNNI, BF16), AMX and NEON (sdot) where the compiler has them',
   language: 'C17',
   chips,
   proved: 'built and run on the machine that tests it, against the reference and recorded logits',

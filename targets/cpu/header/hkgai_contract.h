@@ -188,7 +188,7 @@ INLINE void tile_contract(int kind, int scale, float *into, long m, long n, long
     for (long i = 0; i < count; i++) tile_few(kind, scale, into + place[i] * n, n, x + i, 1, b, rows, n, b->col, k);
     return;
   }
-  if (kind == KIND_f32 || count <= 4) {
+  if (count <= 4 || (kind == KIND_f32 && n < TILE_PANEL)) {
     long done = 0;
 #if TILE_DIGITS || TILE_NEON_DOT
     int last = 1; // rows of b outside are the last ones

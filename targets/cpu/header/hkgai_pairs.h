@@ -6,7 +6,7 @@
 //
 // Tiles of AMX (hkgai_amx.h) take three terms and are faster than f32 by far. AVX512_BF16 takes as many instructions for two terms as f32 takes, so it
 // is used only where fewer terms are asked for: HKGAI_CFLAGS=-DHKGAI_BF16_TERMS=2 leaves a rest of 2^-17 |x|, =1 of 2^-8 |x|: activations rounded to
-// bf16. Both are below what recorded logits are held to (2e-4); README.md has what they cost and gain.
+// bf16. Neither holds recorded logits to 2e-4; bench/README.md has what they cost and gain.
 //
 // A column of two is a vector of 16 rows, its terms beside each other.
 #pragma once

@@ -66,7 +66,7 @@ INLINE float tile_floor(float x) { return __builtin_floorf(x); }
 /** Nearest whole number for |x| < 2^22, half to even: what is added leaves no room for a fraction. */
 INLINE float tile_nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
-/** e^x, error below 1 ulp. 2^k * e^r with |r| <= ln 2 / 2; the power in two factors so that subnormal results round once. */
+/** e^x, error below 1.03 ulp (1.0233 found at 59.2842). 2^k * e^r with |r| <= ln 2 / 2; the power in two factors so that subnormal results round once. */
 INLINE float tile_exp(float x) {
   const float held = tile_fmin(tile_fmax(x, -104.0f), 89.0f);
   const float k = tile_nearest(held * 1.44269504f);
