@@ -5,7 +5,12 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { openCheckpoint } from '../src/checkpoint/shards.js';
+import { writeHeaders } from '../src/models/header-only.js';
+import { buildModel, defaultOptions } from '../src/models/index.js';
+import { lower } from '../src/passes/index.js';
 import type { Session } from '../src/session.js';
+import { targets } from '../targets/index.js';
 import {
   compareGolden,
   emulated,
@@ -17,7 +22,7 @@ import {
   withFault,
   wordsOf,
 } from './emulated-golden.js';
-import { tinyCases } from './golden-cases.js';
+import { fixtures, tinyCases } from './golden-cases.js';
 
 const work = mkdtempSync(join(tmpdir(), 'hkgai-cuda-native-'));
 const cacheBefore = process.env.HKGAI_CACHE;
@@ -208,4 +213,26 @@ const nvcc = spawnSync('nvcc', ['--version']).status === 0;
     const ran = spawnSync(join(places[0]!, 'model'), ['--weights', native, '--tokens', '1', '-n', '1'], { encoding: 'utf8' });
     expect([ran.status, ran.stderr]).toEqual([3, expect.stringContaining('there is no CUDA driver here')]);
   });
+});
+
+describe('models of full size', () => {
+  for (const [name, aims] of [
+    ['DeepSeek-V2-Lite', ['cuda', 'biren']],
+    ['DeepSeek-V3', ['cuda', 'biren']],
+    ['DeepSeek-V4-Flash', ['cuda']],
+  ] as const)
+    it(`${name}: kernels fit the blocks of ${aims.join(' and ')}`, () => {
+      const dir = join(work, name);
+      writeHeaders(join(fixtures, `configs/${name}.json`), dir);
+      const c = openCheckpoint(dir, { headersOnly: true });
+      const { graph } = buildModel(c.config, c.tensors, { ...defaultOptions(c.config), mtp: false });
+      rmSync(dir, { recursive: true });
+      for (const aim of aims) {
+        const { chips, objection } = targets[aim]!;
+        const { launches } = lower(graph, { objection: k => objection(k, chips[0]!) });
+        const kernels = launches.flatMap(l => l.variants.flatMap(v => v.kernel ?? []));
+        expect(kernels.length).toBeGreaterThan(100);
+        expect(kernels.flatMap(k => objection(k, chips[0]!) ?? [])).toEqual([]);
+      }
+    });
 });
