@@ -43,7 +43,7 @@ import { type BuildOptions, buildModel, defaultLimits, type Model } from './mode
 import { gptqRevision } from './numeric/gptq.js';
 import { Interrupted } from './numeric/steps.js';
 import { lower, type PassOptions, passes } from './passes/index.js';
-import type { LoweringOptions } from './passes/lowering.js';
+import { DoesNotFit, type LoweringOptions } from './passes/lowering.js';
 import { placed } from './plan/parallel.js';
 import { notLegal, type Resolution, resolve, savedRecipe, sentence } from './recipe.js';
 import { renumbered } from './renumber.js';
@@ -624,7 +624,7 @@ async function printNative(a: Aim, p: Prepared, engine: string, o: CompileOption
   } catch (e) {
     if (readsItself(a.target)) throw e;
     if (e instanceof Refusal) return without(e.problems[0]?.what ?? 'it cannot be planned');
-    if (e instanceof Error && e.message.startsWith('no tile sizes')) return without(e.message.split('\n').at(-1) as string);
+    if (e instanceof DoesNotFit) return without(e.message.split('\n').at(-1) as string);
     throw e;
   }
 }
