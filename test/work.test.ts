@@ -182,8 +182,8 @@ describe('the lock', () => {
   (proc ? it : it.skip)(`of a process that ended unasked for is taken over${proc ? '' : ': skipped, there is no /proc'}`, async () => {
     const out = fresh();
     await unfinished(out);
-    // a shell that starts a process and becomes one that never asks after it
-    const parent = spawn('sh', ['-c', 'sh -c : & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] });
+    // a shell that starts a process and becomes one that never asks after it, before that process ends
+    const parent = spawn('sh', ['-c', 'sleep 1 & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] });
     try {
       const pid = await new Promise<number>(resolve => parent.stdout.once('data', (d: Buffer) => resolve(Number(String(d)))));
       const stat = (): string => readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '');
