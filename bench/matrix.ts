@@ -32,12 +32,11 @@ const { values: o } = parseArgs({
 });
 type Storage = (typeof storages)[number];
 type Aim = (typeof aims)[number];
-const tiny = 'fixtures/tiny';
 const context = 64;
 
 // ---- rows and columns
 
-const models = modelsIn(tiny);
+const models = modelsIn('fixtures');
 /** One model of each generation first. */
 const first = new Set(models.filter((m, i) => models.findIndex(x => x.family === m.family) === i));
 const inOrder = [...models.filter(m => first.has(m)), ...models.filter(m => !first.has(m))];
@@ -133,15 +132,18 @@ interface Written {
   readonly target: string;
   readonly lossy: number;
   readonly forms: readonly string[];
-  readonly left: boolean;
+  /** Tensors coded as asked, and those that were left plain though a rule meant them. */
+  readonly coded: number;
+  readonly left: number;
 }
+const noneOf = 'writes no tensor of this model in';
 /** Compile; or why there is no program with this storage. */
 async function write(model: Model, storage: Storage, aim: string, recipe: string): Promise<Written | string> {
   const out = join(work, 'bundle');
   rmSync(out, { recursive: true, force: true });
   try {
     const { manifest, engines } = await compile(
-      join(tiny, model.name),
+      model.dir,
       {
         ...{ out, targets: [aim], quantise: recipe, state: 'f32', mtp: 'drop', weights: 'auto', context, sequences: 2, chunk: context },
         ...{ force: false, allowPhantomKeys: false, version: 'bench', noCache: true },
@@ -153,27 +155,32 @@ async function write(model: Model, storage: Storage, aim: string, recipe: string
     if (!existsSync(join(directory, 'native')))
       return t.notes.find(n => n.startsWith('No native program'))?.replace(/^No native program/, 'no native program') ?? 'no program';
     const kept = JSON.parse(readFileSync(join(directory, 'recipe.json'), 'utf8')) as {
-      readonly resolved: readonly { readonly form: string }[];
+      readonly resolved: readonly { readonly form: string; readonly tensors: number }[];
       readonly left?: Readonly<Record<string, readonly string[]>>;
     };
     const forms = kept.resolved.map(r => r.form);
+    const coded = kept.resolved.reduce((n, r) => n + (/^(int|fp|mxfp)/.test(r.form) ? r.tensors : 0), 0);
+    const left = Object.values(kept.left ?? {}).reduce((n, names) => n + names.length, 0);
     if (storage !== 'bf16' && recipe !== 'none' && !forms.some(f => f.startsWith(storage))) {
       const why = Object.keys(kept.left ?? {});
-      return why.length ? why.join('; ') : `the recipe ${nameOf(recipe)} writes no tensor of this model so`;
+      return why.length ? why.join('; ') : `recipe ${nameOf(recipe)} ${noneOf} ${storage}`;
     }
-    return { directory, target: t.target, lossy: engines[t.directory]!.made.lossy, forms, left: kept.left !== undefined };
+    return { directory, target: t.target, lossy: engines[t.directory]!.made.lossy, forms, coded, left };
   } catch (e) {
     if (e instanceof Refusal) return said(e);
     throw e;
   }
 }
-/** The column of recorded logits that these weights must give; null where none was recorded for them. */
-function column(w: Written, storage: Storage, recipe: string): string | null {
-  if (recipe === 'none' || storage === 'bf16') return w.lossy === 0 ? 'seq0.logits' : null;
+/** What is recorded of the logits that these weights must give; null where nothing is. */
+function column(w: Written, model: Model, storage: Storage, recipe: string): string | null {
+  if (!model.sequence.ofThis) return null;
+  const name = `${model.sequence.name}.logits`;
+  if (recipe === 'none' || storage === 'bf16') return w.lossy === 0 ? name : null;
   if (storage !== 'int8' && storage !== 'int4') return null;
   const form = storage === 'int8' ? 'int8 row f32' : 'int4 g32 f32';
-  const asRecorded = recipe === byRecord[storage] && !w.left && w.forms.every(f => f === form || f === 'as it is');
-  return asRecorded ? (storage === 'int8' ? 'seq0.logits.int8_pc' : 'seq0.logits.int4_g32') : null;
+  const asRecorded = recipe === byRecord[storage] && w.left === 0 && w.forms.every(f => f === form || f === 'as it is');
+  const there = `${name}.${storage === 'int8' ? 'int8_pc' : 'int4_g32'}`;
+  return asRecorded && readHeader(model.sequence.file, 'golden.safetensors').tensors.has(there) ? there : null;
 }
 /** Tensors of a golden.safetensors: F32 or I64. */
 function recorded(file: string, name: string): Float32Array | readonly number[] {
@@ -208,9 +215,9 @@ async function run(w: Written, model: Model, storage: Storage, aim: string, reci
     const engine = join(w.directory, 'engine');
     const emulator = targets[w.target]!.emulator;
     const built = emulator ? await buildEmulated(native, emulator()) : await buildNative(native, '-O1');
-    const golden = join(tiny, model.name, 'golden.safetensors');
-    const ids = recorded(golden, 'seq0.input_ids') as readonly number[];
-    const from = column(w, storage, recipe);
+    const golden = model.sequence.file;
+    const ids = recorded(golden, `${model.sequence.name}.input_ids`) as readonly number[];
+    const from = column(w, model, storage, recipe);
     let want: Float32Array;
     if (from !== null) want = recorded(golden, from) as Float32Array;
     else {
@@ -222,7 +229,16 @@ async function run(w: Written, model: Model, storage: Storage, aim: string, reci
     const session = await openNative(built.program, engine, 1);
     try {
       const judge = from === null ? 'reference' : 'official';
-      return { state: 'run', ...about, judge, ...(await differences(session, ids, want)), compiler: built.compiler, node: process.version };
+      const coded = w.left === 0 ? null : `${w.coded} of ${w.coded + w.left}`;
+      return {
+        state: 'run',
+        ...about,
+        judge,
+        coded,
+        ...(await differences(session, ids, want)),
+        compiler: built.compiler,
+        node: process.version,
+      };
     } finally {
       await session.close();
     }
@@ -236,14 +252,16 @@ async function fill(target: Aim, storage: Storage, model: Model): Promise<Cell> 
   // what is released so is passed on byte for byte; the rest is written by recipes
   const passed = storage === model.released && storage !== 'bf16';
   const all = [...(passed ? [[target, 'none'] as const] : []), ...tries[target][storage]];
-  const why = new Map<string, string>();
+  const why: string[] = [];
+  const ofConvention: string[] = [];
   for (const [aim, recipe] of all) {
     const w = await write(model, storage, aim, recipe);
     if (typeof w !== 'string') return run(w, model, storage, aim, recipe);
-    // a target's own recipes say more than the recorded convention does
-    if (!recipe.includes('/') || all.every(([, r]) => r.includes('/'))) why.set(w, aim);
+    (recipe.includes('/') ? ofConvention : why).push(w);
   }
-  return { state: 'none', why: [...why.keys()].join('; ') };
+  // a target's own recipes say more than the recorded convention does, unless they mean nothing of this model
+  const shown = why.every(x => x.includes(noneOf)) ? [...ofConvention, ...why] : why;
+  return { state: 'none', why: [...new Set(shown)].join('; ') };
 }
 
 // ---- all of them

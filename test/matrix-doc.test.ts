@@ -1,7 +1,6 @@
 // docs/matrix.md is written from bench/matrix.json, whose cells are of models and storages that there are and none of them beyond its tolerance.
 // bench/matrix.ts fills both; UPDATE=1 npm test -- test/matrix-doc.test.ts writes the page alone.
 import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from '@jest/globals';
 import { aims, bad, type Cells, keyOf, modelsIn, page, storages, tolerance } from '../bench/matrix-page.js';
@@ -9,7 +8,7 @@ import { fixtures } from './golden-cases.js';
 
 const at = (file: string): string => fileURLToPath(new URL(`../${file}`, import.meta.url));
 const cells = JSON.parse(readFileSync(at('bench/matrix.json'), 'utf8')) as Cells;
-const models = modelsIn(join(fixtures, 'tiny'));
+const models = modelsIn(fixtures);
 
 it('the page says what the cells say', () => {
   const want = page(models, cells);
@@ -29,6 +28,7 @@ it('a figure beyond the tolerance, one that is no number and a failure are seen'
     aim: 'cpu',
     recipe: 'bf16',
     judge: 'official',
+    coded: null,
     prompt: 0,
     steps: tolerance,
     compiler: 'cc',
