@@ -202,6 +202,8 @@ export class Weights {
   #packed(base: string, t: TensorEntry, rows: number, columns: number, key: string | undefined): Found | null {
     const scale = this.#take(`${base}.weight_scale`);
     this.#take(`${base}.weight_shape`);
+    const micro = scale?.dtype === 'U8' ? this.#micro(t, scale, rows, columns) : null;
+    if (micro) return { storage: micro, part: { tensor: t.name, file: t.file, bytes: t.bytes, scale: span(scale as TensorEntry) } };
     if (t.dtype !== 'I32') this.found.push(problems.tensorDtype(t.name, t.dtype, ['I32'], t));
     else if (columns % 8 !== 0 || !same(t.shape, [rows, columns / 8]))
       this.found.push(problems.tensorShape(t.name, t.shape, [rows, Math.ceil(columns / 8)], t, this.#place(key)));

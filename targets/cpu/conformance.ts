@@ -179,8 +179,10 @@ function checkTensor(
     return s.dtype;
   }
   const [rows, columns] = t.shape as readonly [number, number];
-  const kind = packed ? 'int4' : s.dtype === 'F8_E4M3' ? 'fp8' : scale?.dtype === 'F8_E8M0' ? 'fp4' : 'int8';
-  if (packed && s.dtype !== 'I32') {
+  // compressed-tensors' mxfp4: two codes a byte, exponents in bytes
+  const micro = packed?.dtype === 'U8' && scale?.dtype === 'U8';
+  const kind = micro ? 'fp4' : packed ? 'int4' : s.dtype === 'F8_E4M3' ? 'fp8' : scale?.dtype === 'F8_E8M0' ? 'fp4' : 'int8';
+  if (packed && !micro && s.dtype !== 'I32') {
     c.say('P5', s.name, `${s.name} is ${s.dtype}, not I32`);
     return null;
   }
@@ -195,7 +197,12 @@ function checkTensor(
     c,
     dir,
     t,
-    { name: scale.name, dtypes: scaleDtypes[kind] as readonly string[], shape: fits ?? (wanted[0] as readonly number[]), what: 'scale' },
+    {
+      name: scale.name,
+      dtypes: micro ? ['U8'] : (scaleDtypes[kind] as readonly string[]),
+      shape: fits ?? (wanted[0] as readonly number[]),
+      what: 'scale',
+    },
     // a block that config.json names is config.json's to keep
     fits || kind !== 'fp8' || blocksOf(config) === null ? pieceRules : { ...pieceRules, shape: 'P15' },
   );
