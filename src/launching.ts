@@ -64,6 +64,7 @@ function heldAgainst(
     format: a.format.name,
     runtime: o.runtime && a.runtime ? o.runtime : null,
     mtp: o.mtp,
+    recipe: a.recipe, // what a budget chose, where there is one
   });
   return { shape, found: checkParallel(shape, p, a.chip.device ?? null) };
 }

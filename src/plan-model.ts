@@ -157,6 +157,8 @@ export type WrittenOptions = {
   readonly format: string | null;
   readonly runtime: string | null;
   readonly mtp: 'keep' | 'quantise' | 'drop' | null;
+  /** The recipe itself, where it is no longer the one that was named. */
+  readonly recipe?: Recipe;
 };
 function writtenAs(d: Described, o: WrittenOptions): Written {
   const { target, chip } = resolveTarget(o.target);
@@ -168,7 +170,9 @@ function writtenAs(d: Described, o: WrittenOptions): Written {
       ? formatOf(d.dir, target)
       : ((d.config.quantisation.kind === 'fp8' ? formats.find(f => f.name === 'fp8') : undefined) ?? (formats[0] as EngineFormat));
   const wanted = { quantise: o.quantise, format: o.format, ...(o.mtp ? { mtp: o.mtp } : {}) };
-  const { recipe, format } = choose(target, runtime, wanted, as);
+  const choice = choose(target, runtime, wanted, as);
+  const { format } = choice;
+  const recipe = o.recipe ?? choice.recipe;
   if (format.pack) throw new Refusal([notSpread(format.name)]);
   return { target, chip, recipe, format, runtime };
 }
